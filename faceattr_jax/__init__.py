@@ -1,0 +1,1 @@
+"""Face attribute editing in JAX."""
