@@ -1,0 +1,42 @@
+"""Losses: pure functions, arrays in, a scalar out; means over all elements unless said otherwise."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean absolute error (AttGAN eq. 10; the papers' weights belong to the mean, not to the norm)."""
+    return jnp.mean(jnp.abs(prediction - target))
+
+
+def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.Array | float = 1.0) -> jax.Array:
+    """Mean binary cross entropy of logits against 0/1 labels of the same shape (AttGAN eqs. 7 and 9)."""
+    return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
+
+
+def wasserstein_critic(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-E D(real) + E D(fake) (AttGAN eq. 11)."""
+    return jnp.mean(fake) - jnp.mean(real)
+
+
+def wasserstein_generator(fake: jax.Array) -> jax.Array:
+    """-E D(fake) (AttGAN eq. 12)."""
+    return -jnp.mean(fake)
+
+
+def gradient_penalty(
+    critic: Callable[[jax.Array], jax.Array], real: jax.Array, fake: jax.Array, key: jax.Array
+) -> jax.Array:
+    """E (|grad_x D(x)|_2 - 1)^2 at x = real + alpha (fake - real), alpha ~ U(0, 1) per sample (WGAN-GP).
+
+    critic: (B, H, W, C) -> (B,) or (B, 1), each output a function of its own sample alone (no batch norm).
+    The norm runs over all pixel axes; 1e-12 under the root keeps its own gradient finite at 0.
+    """
+    alpha = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
+    mixed = real + alpha * (fake - real)
+    gradient = jax.grad(lambda x: jnp.sum(critic(x)))(mixed)
+    squared = jnp.sum(gradient**2, axis=tuple(range(1, gradient.ndim)))
+    return jnp.mean((jnp.sqrt(squared + 1e-12) - 1.0) ** 2)

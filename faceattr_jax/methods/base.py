@@ -1,0 +1,170 @@
+"""What a paper is made of: networks, losses, and an update schedule.
+
+A method names its networks and optimizers and lists its stages. A stage is a number of iterations of a fixed
+sequence of phases; a phase is one objective, the optimizers that follow its gradient, and how often it repeats.
+`training.step` compiles and runs the schedule; nothing here knows how.
+
+Variables are `{collection: {network: tree}}` with the collections ``params``, ``batch_stats`` and ``memory``.
+Images are NHWC float32 in [-1, 1]; labels and requests are 0/1.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import flax.linen as nn
+import jax
+import ml_collections
+import optax
+
+Variables = Mapping[str, Mapping[str, Any]]
+Batch = Any
+Carry = Mapping[str, Any]
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """One optimizer, which may own several networks (AttGAN: encoder and decoder).
+
+    `transform` yields an ascent-free direction (``optax.scale_by_adam``); the step multiplies it by minus
+    `schedule(iteration)`. The schedule counts iterations, not updates, so that five critic updates an iteration
+    do not decay five times faster.
+    """
+
+    networks: tuple[str, ...]
+    transform: optax.GradientTransformation
+    schedule: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Ctx:
+    """Where an update stands; every field is traced.
+
+    iteration: of the stage, from 0. index: iteration modulo the stage's cycle (ELEGANT's attribute).
+    repeat: of the phase, from 0. key: fresh for this (iteration, phase, repeat).
+    """
+
+    iteration: jax.Array
+    index: jax.Array
+    repeat: jax.Array
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Out:
+    """What an objective returns.
+
+    losses: optimizer name -> scalar, all computed from the same old parameters.
+    mutated: ``"batch_stats/decoder"`` -> its new tree; each must be declared in the phase's `mutates`.
+    metrics: name -> scalar. carry: values handed to later phases of the iteration, gradients stopped.
+    """
+
+    losses: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+    mutated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+    carry: Carry = dataclasses.field(default_factory=dict)
+
+
+Objective = Callable[[Variables, Batch, Carry, Ctx], Out]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One objective of an iteration and what it may change.
+
+    trains: optimizers that step; empty for a forward pass only. mutates: other variables it replaces.
+    draw: ``"iteration"`` takes the batch that all such phases of the iteration share, ``"update"`` a fresh one
+    per repeat, ``"last"`` the one drawn last. project: applied to the params (network -> tree) of the trained
+    networks once, after the last repeat (DIAT's weight clipping).
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    objective: Objective
+    mutates: tuple[str, ...] = ()
+    repeats: int = 1
+    draw: Literal["iteration", "update", "last"] = "iteration"
+    project: Callable[[Any], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """`iterations` runs of `phases`. sampler names a `data.sampling` builder. reset: optimizers that start anew."""
+
+    name: str
+    iterations: int
+    phases: tuple[Phase, ...]
+    sampler: str = "uniform"
+    cycle: int = 1
+    reset: tuple[str, ...] = ()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EditRequest:
+    """What to change: 0/1 attributes of the images (B, n) and the wanted ones (B, n).
+
+    source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
+    reconstruction, 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling).
+    reference: images (B, S, S, 3) of a method that edits by example.
+    """
+
+    target: jax.Array
+    source: jax.Array | None = None
+    strength: jax.Array | float = 1.0
+    reference: jax.Array | None = None
+
+
+class Method(Protocol):
+    """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
+
+    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods.
+    ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
+    """
+
+    config: ml_collections.ConfigDict
+    attributes: tuple[str, ...]
+    networks: Mapping[str, nn.Module]
+    optimizers: Mapping[str, Optimizer]
+    stages: tuple[Stage, ...]
+    ema: float
+    capabilities: frozenset[str]
+
+    def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
+        """Fresh variables."""
+        ...
+
+
+def build(config: ml_collections.ConfigDict) -> Any:
+    """The method that `config.method` names: the `build` function of `faceattr_jax.methods.<method>`."""
+    return importlib.import_module(f"faceattr_jax.methods.{config.method}").build(config)
+
+
+def adam(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Adam's direction with the betas of `config.optimizer`, weight decay inside if `weight_decay` is set."""
+    direction = optax.scale_by_adam(b1=config.optimizer.b1, b2=config.optimizer.b2)
+    decay = config.optimizer.get("weight_decay", 0.0)
+    return optax.chain(optax.add_decayed_weights(decay), direction) if decay else direction
+
+
+def learning_rate(config: ml_collections.ConfigDict) -> Schedule:
+    """`config.optimizer.learning_rate` under `config.optimizer.schedule`, in iterations.
+
+    ``()`` is constant; ``("step", at, factor)`` multiplies once; ``("linear", start, stop)`` falls from full at
+    `start` to 0 at `stop`.
+    """
+    rate = config.optimizer.learning_rate
+    match tuple(config.optimizer.schedule):
+        case ():
+            return optax.constant_schedule(rate)
+        case ("step", int(at), float(factor)):
+            return optax.piecewise_constant_schedule(rate, {at: factor})
+        case ("linear", int(start), int(stop)):
+            return optax.linear_schedule(rate, 0.0, stop - start, start)
+        case other:
+            raise ValueError(
+                f"config.optimizer.schedule is {other!r}; it must be (), ('step', at, factor) or "
+                "('linear', start, stop)"
+            )

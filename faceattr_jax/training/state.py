@@ -1,0 +1,46 @@
+"""The one immutable pytree that training changes and a checkpoint holds."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from faceattr_jax.methods.base import Method
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: iterations done, int32. variables: collection -> network -> tree. opt_states: optimizer -> its state.
+
+    ema: network -> averaged params, empty when the method keeps none.
+    """
+
+    step: jax.Array
+    variables: dict[str, dict[str, Any]]
+    opt_states: dict[str, Any]
+    ema: dict[str, Any]
+
+    @property
+    def inference_variables(self) -> dict[str, dict[str, Any]]:
+        """The variables to evaluate and publish: averaged parameters where there are some."""
+        return {**self.variables, "params": {**self.variables["params"], **self.ema}}
+
+
+def trained_params(method: Method, name: str, variables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The params (network -> tree) that optimizer `name` owns."""
+    return {network: variables["params"][network] for network in method.optimizers[name].networks}
+
+
+def init_state(method: Method, seed: int) -> TrainState:
+    """A fresh state, a pure function of the seed; call it under `jit` with the wanted shardings."""
+    variables = method.init(jax.random.key(seed))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        opt_states={
+            name: optimizer.transform.init(trained_params(method, name, variables))
+            for name, optimizer in method.optimizers.items()
+        },
+        ema=dict(variables["params"]) if method.ema else {},
+    )
