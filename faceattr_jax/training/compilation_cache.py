@@ -1,0 +1,73 @@
+"""JAX's persistent compilation cache, without the entries that a killed process left half written.
+
+JAX writes an entry in place and never replaces one, so a truncated entry would warn in every later run and its
+program would be compiled anew each time. An entry is one compressed stream with its own checksum (zlib) or
+length (zstandard): reading it to its end is the test. A stamp file dates the last look, so that a large cache
+costs one `stat` an entry and only newer entries are read.
+"""
+
+import contextlib
+import importlib
+import os
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+_STAMP = ".faceattr-checked"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def enable(folder: str | Path) -> int:
+    """Keeps every compiled program in `folder`, small ones too; returns how many bad entries were removed."""
+    folder = Path(folder).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    removed = remove_unreadable(folder)
+    if jax.config.jax_compilation_cache_dir != str(folder):
+        jax_cache.reset_cache()  # forgets the folder that an earlier compilation in this process has used
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return removed
+
+
+def remove_unreadable(folder: Path) -> int:
+    """Deletes the entries written since the last look that do not decompress; returns their number.
+
+    An entry that another process is writing at this moment goes too: it is compiled once more, no worse.
+    """
+    stamp = folder / _STAMP
+    checked_until = stamp.stat().st_mtime_ns if stamp.exists() else 0
+    stamp_next = folder / f"{_STAMP}.{os.getpid()}"
+    stamp_next.touch()  # dated before the look: what is written during it is looked at again
+    removed = 0
+    for entry in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            if entry.stat().st_mtime_ns >= checked_until and not _readable(entry.read_bytes()):
+                entry.unlink()
+                removed += 1
+    stamp_next.replace(stamp)
+    return removed
+
+
+def _readable(entry: bytes) -> bool:
+    if entry.startswith(_ZSTD_MAGIC):
+        zstandard = _zstandard()
+        if zstandard is None:  # nor will JAX read it: the compressor's name is part of its key
+            return True
+        decompress, error = zstandard.ZstdDecompressor().decompress, zstandard.ZstdError
+    else:
+        decompress, error = zlib.decompress, zlib.error
+    try:
+        return len(decompress(entry)) > 0
+    except error:
+        return False
+
+
+def _zstandard() -> ModuleType | None:
+    try:
+        return importlib.import_module("zstandard")
+    except ImportError:
+        return None

@@ -1,0 +1,44 @@
+"""Eight CPU devices, a persistent compilation cache, and the optional ingredients of some tests.
+
+JAX reads XLA_FLAGS when it first starts a backend, so they are set before anything imports it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+FORCED_DEVICES = "--xla_force_host_platform_device_count=8"
+if FORCED_DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FORCED_DEVICES}".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from faceattr_jax.training import compilation_cache  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or ROOT / ".jax_cache")
+
+
+@pytest.fixture
+def strict_promotion() -> Iterator[None]:
+    """Implicit mixing of dtypes is an error. Not in every test: optax's Adam itself mixes int32 and float."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def celeba_mini() -> Path:
+    """A small CelebA in its own layout: $FACEATTR_CELEBA, or ../shared/celeba-mini beside the clone."""
+    folder = Path(os.environ.get("FACEATTR_CELEBA") or ROOT.parent / "shared" / "celeba-mini")
+    if not (folder / "list_attr_celeba.txt").is_file():
+        pytest.skip(f"no CelebA at {folder}: set FACEATTR_CELEBA to a folder in CelebA's layout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch as an oracle; never a requirement (`FACEATTR_TORCH=1 ./launch/test.sh` installs it)."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed: FACEATTR_TORCH=1 ./launch/test.sh")
