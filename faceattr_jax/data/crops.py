@@ -1,0 +1,82 @@
+"""Crops: named presets that turn a picture into a square of training size.
+
+A model works with the crop that it was trained with and badly with any other, so the preset's name is kept in
+the checkpoint and applied again wherever the model meets a picture.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from faceattr_jax.errors import UserError, nearest
+
+ALIGNED = (178, 218)
+"""Width and height of an aligned CelebA picture, which the presets with a fixed square are for."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Which square of the picture to keep, and how to resize it.
+
+    Attributes:
+      square: (top, left, side) in an aligned CelebA picture; "centre": the largest centred square of any
+        picture; "whole": the picture itself, which must be square.
+      resample: Pillow's filter; all of them antialias when they reduce.
+    """
+
+    square: tuple[int, int, int] | Literal["centre", "whole"]
+    resample: Image.Resampling
+
+
+PRESETS: dict[str, Preset] = {
+    # StarGAN's, and the choice for papers that only say "the central part" (papers.md, section 0)
+    "center178": Preset((20, 0, 178), Image.Resampling.BILINEAR),
+    # AttGAN's own code at 128 pixels and above
+    "attgan170": Preset((26, 3, 170), Image.Resampling.BICUBIC),
+    # AttGAN-PyTorch (elvisyjlin): the same size, two pixels higher
+    "attgan170c": Preset((24, 4, 170), Image.Resampling.BILINEAR),
+    # VAE/GAN's, which AttGAN takes at 64 pixels
+    "vaegan148": Preset((40, 15, 148), Image.Resampling.BICUBIC),
+    # pictures that are not aligned CelebA, and pictures that were cropped before
+    "center": Preset("centre", Image.Resampling.BILINEAR),
+    "none": Preset("whole", Image.Resampling.BILINEAR),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`; UserError, with the nearest name, where there is none."""
+    if name not in PRESETS:
+        raise UserError(f"unknown crop '{name}'{nearest(name, PRESETS)}; known are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def crop(image: Image.Image, name: str, size: int) -> np.ndarray:
+    """Cut the square of preset `name` out of an RGB picture and resize it.
+
+    Returns:
+      (size, size, 3) uint8.
+
+    Raises UserError where the preset is unknown or not meant for a picture of this width and height.
+    """
+    chosen = preset(name)
+    width, height = image.size
+    if isinstance(chosen.square, tuple):
+        if image.size != ALIGNED:
+            raise UserError(
+                f"crop '{name}' is for aligned CelebA pictures of 178x218, not {width}x{height}; "
+                "crop 'center' takes the largest centred square of any picture"
+            )
+        top, left, side = chosen.square
+    else:
+        if chosen.square == "whole" and width != height:
+            raise UserError(
+                f"crop '{name}' is for square pictures, not {width}x{height}; "
+                "crop 'center' takes the largest centred square of any picture"
+            )
+        side = min(width, height)
+        top, left = (height - side) // 2, (width - side) // 2
+    # Cropped before it is resized: the filter then sees nothing outside the square.
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), chosen.resample))

@@ -1,0 +1,244 @@
+"""Pictures in a folder, the lists that describe them, and decoding on all cores.
+
+A folder of pictures with one `labels.csv` is read here; CelebA's layout, with its several lists, in `celeba.py`.
+"""
+
+import csv
+import functools
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from faceattr_jax.data import crops
+from faceattr_jax.data.images import read_image
+from faceattr_jax.data.source import SPLITS, Table
+from faceattr_jax.errors import UserError
+
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Endings of picture files."""
+
+LANDMARKS = tuple(
+    f"{point}_{axis}" for point in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
+)
+"""Columns of the landmarks, under CelebA's names."""
+
+LABEL_VALUES = {"1": True, "-1": False, "0": False}
+SPLIT_VALUES = {str(value): value for value in range(len(SPLITS))}
+
+Complain = Callable[[str], None]
+"""What to do with a problem of the data: `refuse` it, or note it down, and go on without the row it concerns."""
+
+
+def refuse(problem: str) -> None:
+    """Raise the problem as a UserError."""
+    raise UserError(problem)
+
+
+@functools.cache
+def decoders() -> ThreadPoolExecutor:
+    """Threads that decode pictures, one per core (Pillow lets go of the interpreter lock)."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSource:
+    """A Source of picture files, decoded when they are asked for.
+
+    `images` raises UserError, naming the file, for a picture that is missing, damaged, or not of the size that the
+    crop is meant for.
+    """
+
+    folder: Path
+    table: Table
+    size: int
+    crop: str
+
+    def __post_init__(self) -> None:
+        crops.preset(self.crop)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        for i, image in enumerate(decoders().map(self._image, np.asarray(indices).tolist())):
+            images[i] = image
+        return images
+
+    def _image(self, index: int) -> np.ndarray:
+        path = self.folder / self.table.names[index]
+        image = read_image(path)
+        try:
+            return crops.crop(image, self.crop, self.size)
+        except UserError as error:
+            raise UserError(f"'{path}': {error}") from None
+
+
+def pictures(folder: Path) -> set[str]:
+    """Names, relative to `folder` and with forward slashes, of the picture files below it."""
+    return {
+        os.path.relpath(os.path.join(base, file), folder).replace(os.sep, "/")
+        for base, _, files in os.walk(folder)
+        for file in files
+        if os.path.splitext(file)[1].lower() in PICTURES
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A list file.
+
+    Attributes:
+      path: the file.
+      columns: names of the columns after the first.
+      rows: picture (the first column) -> the line's number and the values of `columns`.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[int, list[str]]]
+
+
+def listing(path: Path, columns: Iterable[str], lines: Iterable[tuple[int, list[str]]], complain: Complain) -> Listing:
+    """Collect the numbered `lines` (picture, values) of a list; complains of a wrong length and of a repeated row.
+
+    Raises UserError where two columns have one name, or where there are no rows.
+    """
+    columns = tuple(columns)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UserError(f"'{path}' has two columns '{column}'; keep one")
+    rows = dict[str, tuple[int, list[str]]]()
+    for line, (name, *values) in lines:
+        if len(values) != len(columns):
+            complain(
+                f"'{path}', line {line}: '{name}' has {len(values)} values where the list has {len(columns)} columns"
+            )
+        elif name in rows:
+            complain(f"'{path}', line {line}: '{name}' is listed before, in line {rows[name][0]}")
+        else:
+            rows[name] = line, values
+    if not rows:
+        raise UserError(f"'{path}' lists no pictures")
+    return Listing(path, columns, rows)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, ended by LF or CRLF, the last one or not; UserError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' is not a text file") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror})") from None
+
+
+def read_csv(path: Path, complain: Complain) -> Listing:
+    """Read a list with a header line whose first column is `file` or `image_id`; UserError for another."""
+    reader = csv.reader(read_lines(path))
+    lines = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+    _, (first, *columns) = next(lines, (0, [""]))
+    if first not in ("file", "image_id"):
+        raise UserError(f"'{path}' starts with the column '{first}'; the first column is 'file' or 'image_id'")
+    return listing(path, columns, lines, complain)
+
+
+class Field(NamedTuple):
+    """Some columns of a listing, and how to read a value of them."""
+
+    listing: Listing
+    columns: tuple[str, ...]
+    read: Callable[[str], Any]  # raises KeyError or ValueError
+    expected: str
+
+
+def read_fields(
+    folder: Path, listed: Listing, fields: Mapping[str, Field], complain: Complain
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read `fields` of every picture in `listed` that is in `folder`.
+
+    Complains of a picture that is absent, that a field's list leaves out, or whose value cannot be read.
+
+    Returns:
+      The names of the N pictures without a problem, and by field an array (N, columns).
+    """
+    present = pictures(folder)
+    places = {key: [field.listing.columns.index(column) for column in field.columns] for key, field in fields.items()}
+    names = list[str]()
+    kept: dict[str, list[list[Any]]] = {key: [] for key in fields}
+    for name, (line, _) in listed.rows.items():
+        problems = []
+        if name not in present:
+            problems.append(f"'{listed.path}', line {line}: there is no picture '{folder / name}'")
+        row = dict[str, list[Any]]()
+        for key, field in fields.items():
+            if name not in field.listing.rows:
+                problems.append(f"'{field.listing.path}' has no row for '{name}'")
+                continue
+            at, values = field.listing.rows[name]
+            row[key] = parsed = []
+            for value in (values[place] for place in places[key]):
+                try:
+                    parsed.append(field.read(value))
+                except (KeyError, ValueError):
+                    place = f"'{field.listing.path}', line {at}"
+                    problems.append(f"{place}: '{name}' has the value '{value}'; {field.expected}")
+                    break
+        for problem in problems:
+            complain(problem)
+        if not problems:
+            names.append(name)
+            for key, parsed in row.items():
+                kept[key].append(parsed)
+    return names, {key: np.array(values).reshape(len(names), len(fields[key].columns)) for key, values in kept.items()}
+
+
+def table(folder: Path, listed: Listing, fields: Mapping[str, Field], complain: Complain) -> Table:
+    """The table of the pictures in `listed`, from fields named like the table's own.
+
+    Without a field "split" a picture's split is dealt by a hash of the person, or where that is unknown of the
+    name: 8 of 10 to train, one to valid, one to test. It stays the same when other pictures come or go.
+    """
+    names, values = read_fields(folder, listed, fields, complain)
+    identity = values["identity"][:, 0].astype(np.int64) if "identity" in values else None
+    if "split" in values:
+        split = values["split"][:, 0].astype(np.int8)
+    else:
+        tenths = [zlib.crc32(str(key).encode()) % 10 for key in (names if identity is None else identity)]
+        split = np.array([{0: 1, 1: 2}.get(tenth, 0) for tenth in tenths], np.int8)
+    return Table(
+        attributes=fields["labels"].columns,
+        labels=values["labels"].astype(bool),
+        split=split,
+        names=names,
+        identity=identity,
+        landmarks=values["landmarks"].astype(np.float32).reshape(-1, 5, 2) if "landmarks" in values else None,
+    )
+
+
+def read_folder(folder: Path, complain: Complain = refuse) -> tuple[Path, Table]:
+    """Where the pictures of a folder with `labels.csv` are, and their table.
+
+    The first column, `file` or `image_id`, names a picture relative to the folder. `split` (train, valid, test, or
+    0, 1, 2), `identity` and the ten LANDMARKS are read where they are there; every other column is an attribute,
+    with values 1 and 0, or 1 and -1.
+
+    Complains of every row that cannot be used; raises UserError where the file as a whole cannot.
+    """
+    path = folder / "labels.csv"
+    listed = read_csv(path, complain)
+    attributes = tuple(column for column in listed.columns if column not in ("split", "identity", *LANDMARKS))
+    if not attributes:
+        raise UserError(f"'{path}' has no column for an attribute")
+    fields = {"labels": Field(listed, attributes, LABEL_VALUES.__getitem__, "a label is 1 or 0")}
+    if "split" in listed.columns:
+        values = SPLIT_VALUES | {name: value for value, name in enumerate(SPLITS)}
+        fields["split"] = Field(listed, ("split",), values.__getitem__, f"a split is {', '.join(SPLITS)}")
+    if "identity" in listed.columns:
+        fields["identity"] = Field(listed, ("identity",), int, "an identity is a whole number")
+    if set(LANDMARKS) <= set(listed.columns):
+        fields["landmarks"] = Field(listed, LANDMARKS, float, "landmarks are pixels")
+    return folder, table(folder, listed, fields, complain)
