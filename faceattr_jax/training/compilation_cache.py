@@ -1,9 +1,9 @@
 """JAX's persistent compilation cache, without the entries that a killed process left half written.
 
-JAX writes an entry in place and never replaces one, so a truncated entry would warn in every later run and its
-program would be compiled anew each time. An entry is one compressed stream with its own checksum (zlib) or
-length (zstandard): reading it to its end is the test. A stamp file dates the last look, so that a large cache
-costs one `stat` an entry and only newer entries are read.
+JAX writes an entry in place and never replaces one, so a truncated entry would warn in every later run and
+its program would be compiled anew each time. An entry is one compressed stream with its own checksum (zlib)
+or length (zstandard): reading it to its end is the test. A stamp file dates the last look, so that a large
+cache costs one `stat` an entry and only newer entries are read.
 """
 
 import contextlib

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: makes the clone's own Python environment, or takes the one that is there.
+#
+#   source launch/_environment.sh   ->  $ROOT, and a persistent compilation cache in the clone
+#   environment [EXTRA]             ->  $VENV, with the package installed in place, and its extra (such as `test`)
+#
+# The environment is .venv, or .venv-3.12 where .venv already belongs to another Python version than PYTHON selects.
+# It is installed anew only when setup.cfg or pyproject.toml changed, or the clone was moved.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$ROOT/.jax_cache}"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# The major.minor version of an interpreter; fails for a command that is none, or that cannot make environments.
+_python_version() {
+  "$1" -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+}
+
+# The interpreter to use: PYTHON if set, else the first of the usual names. A pyenv shim may exist for a version that
+# is installed but not selected, so pyenv's own folder is searched too.
+_find_python() {
+  local names=("${PYTHON:-}") pyenv="${PYENV_ROOT:-$HOME/.pyenv}/versions" name candidate
+  [[ -n ${PYTHON:-} ]] || names=(python3.11 python3.12 python3 python)
+  for name in "${names[@]}"; do
+    for candidate in "$name" "$pyenv"/*/bin/"$name"; do
+      case "$(_python_version "$candidate")" in
+        3.11 | 3.12) echo "$candidate" && return ;;
+      esac
+    done
+  done
+  echo "${PYTHON:+PYTHON=$PYTHON: }no Python 3.11 or 3.12 with venv and ensurepip found;" \
+    "name one, as in PYTHON=/path/to/python3.12 (Debian: apt install python3-venv)" >&2
+  return 2
+}
+
+environment() {
+  local extra="${1:-}" python version wanted key stamp
+  VENV="$ROOT/.venv"
+  version="$(_python_version "$VENV/bin/python" || true)"
+  if [[ -n ${PYTHON:-} || ! $version =~ ^3\.1[12]$ ]]; then
+    python="$(_find_python)" || return
+    wanted="$(_python_version "$python")"
+    if [[ -n $version && $version != "$wanted" ]]; then
+      VENV="$ROOT/.venv-$wanted"
+      version="$(_python_version "$VENV/bin/python" || true)"
+    fi
+    if [[ $version != "$wanted" ]]; then
+      echo "Making $VENV with $python (Python $wanted)"
+      "$python" -m venv --clear "$VENV"
+    fi
+  fi
+  key="$(cat "$ROOT/setup.cfg" "$ROOT/pyproject.toml" <(echo "$ROOT") | cksum)"
+  stamp="$VENV/.faceattr${extra:+-$extra}"
+  if [[ $(cat "$stamp" 2>/dev/null || true) != "$key" ]]; then
+    echo "Installing faceattr_jax${extra:+[$extra]} and its requirements into $VENV"
+    "$VENV/bin/python" -m pip install --quiet --prefer-binary --editable "$ROOT${extra:+[$extra]}"
+    echo "$key" | tee "$VENV/.faceattr" >"$stamp"
+  fi
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Format, lint, types and tests, in the clone's own environment.
+set -euo pipefail
+
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+  cat <<'HELP'
+usage: [PYTHON=python3.12] [FACEATTR_TORCH=1] ./launch/test.sh [pytest arguments]
+
+Makes .venv in the clone, or takes the one that is there, and runs in it: ruff format --check, ruff check, mypy,
+pytest. Arguments go to pytest: `./launch/test.sh -k conv`, `./launch/test.sh -m slow`.
+
+  PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
+  FACEATTR_TORCH   1 installs PyTorch too, which some tests take as an oracle and skip without
+  FACEATTR_CELEBA  a folder in CelebA's layout for the tests that need photographs (default ../shared/celeba-mini)
+HELP
+  exit
+fi
+
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+environment test
+cd "$ROOT"
+python="$VENV/bin/python"
+if [[ ${FACEATTR_TORCH:-} == 1 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
+  "$python" -m pip install --quiet torch==2.13.0
+fi
+
+"$python" -m ruff format --check .
+"$python" -m ruff check .
+"$python" -m mypy
+exec "$python" -m pytest "$@"
