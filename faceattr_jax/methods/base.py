@@ -38,6 +38,7 @@ class Optimizer:
     schedule: Schedule
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ctx:
     """Where an update stands; every field is traced.
@@ -52,6 +53,7 @@ class Ctx:
     key: jax.Array
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Out:
     """What an objective returns.

@@ -1,0 +1,308 @@
+"""AttGAN: facial attribute editing by only changing what you want (He, Zuo, Kan, Shan, Chen; arXiv 1711.10678v1).
+
+An encoder turns an image x with attributes a into a latent z; a decoder turns z and any attributes b into an image.
+No ground truth exists for b != a, so three constraints stand in for it: a classifier C must read b off Dec(z, b)
+(eqs. 6-9), a critic D must find it real (eqs. 11-12, WGAN-GP), and Dec(z, a) must equal x (eq. 10). C and D share
+their convolutions. Layer tables 1 and 2 live in the configs; where the paper is silent the choice is a config key.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from faceattr_jax import losses
+from faceattr_jax.methods.base import (
+    Batch,
+    Carry,
+    Ctx,
+    EditRequest,
+    Optimizer,
+    Out,
+    Phase,
+    Stage,
+    Variables,
+    adam,
+    learning_rate,
+)
+from faceattr_jax.nn.blocks import LEAK, Convolutions, batch_norm, sample_norm, tile, xavier
+from faceattr_jax.nn.conv import Conv, ConvTranspose
+
+Layer = tuple[int, int, int]  # features, kernel, stride
+
+
+class Encoder(nn.Module):
+    """G_enc: convolution, batch norm, leaky ReLU per layer.
+
+    (B, S, S, 3) -> the output of every layer, the latent z last: at 128 px (B, 4, 4, 1024).
+    """
+
+    layers: Sequence[Layer]
+    momentum: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> list[jax.Array]:
+        features = [images]
+        for i, (width, kernel, stride) in enumerate(self.layers):
+            x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(features[-1])
+            x = batch_norm(self.momentum, train, name=f"norm{i}")(x)
+            features.append(nn.leaky_relu(x, LEAK))
+        return features[1:]
+
+
+class Decoder(nn.Module):
+    """G_dec: transposed convolution, batch norm, ReLU per layer; the last layer is `rgb` with tanh.
+
+    features: the encoder's outputs; code: (B, n). After layer i < skips the encoder's output of the same size joins
+    the channels, and after layer i < injections the tiled code does once more. -> (B, S, S, 3) in [-1, 1].
+    """
+
+    layers: Sequence[Layer]
+    rgb: tuple[int, int]  # kernel, stride
+    momentum: float
+    skips: int = 0
+    injections: int = 0
+
+    @nn.compact
+    def __call__(self, features: Sequence[jax.Array], code: jax.Array, train: bool = False) -> jax.Array:
+        x = tile(features[-1], code)
+        for i, (width, kernel, stride) in enumerate(self.layers):
+            x = ConvTranspose(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"deconv{i}")(x)
+            x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(x))
+            if i < self.skips:
+                x = jnp.concatenate([x, features[-2 - i]], axis=-1)
+            if i < self.injections:
+                x = tile(x, code)
+        kernel, stride = self.rgb
+        return jnp.tanh(ConvTranspose(3, kernel, stride, kernel_init=xavier, name="rgb")(x))
+
+
+class Discriminator(nn.Module):
+    """D and C: shared convolutions, then a head of two fully connected layers each.
+
+    (B, S, S, 3) -> critic values (B,), attribute logits (B, n). norm: ``"layer"`` (the paper) or ``"instance"``.
+    """
+
+    layers: Sequence[Layer]
+    fc: int
+    attributes: int
+    norm: str
+    fc_norm: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = Convolutions(self.layers, self.norm, name="shared")(images)
+        x = x.reshape(x.shape[0], -1)
+
+        def head(name: str, outputs: int) -> jax.Array:
+            h = nn.Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
+            if self.fc_norm:
+                h = sample_norm(h, "layer", name=f"{name}_norm")
+            return nn.Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, LEAK))
+
+        return head("critic", 1)[:, 0], head("classifier", self.attributes)
+
+
+def code_values(signs: jax.Array, scale: str) -> jax.Array:
+    """Signed attributes (-1 absent, 1 present, beyond for stronger) as the numbers that the decoder is fed.
+
+    ``zero_one``: 0 and 1 (the paper); ``half``: -0.5 and 0.5 (released v1); ``one``: -1 and 1 (released v2).
+    """
+    return {"zero_one": (signs + 1) / 2, "half": signs / 2, "one": signs}[scale]
+
+
+def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | float) -> jax.Array:
+    """Signed attributes of an edit: between source and target up to strength 1, multiples of the target beyond.
+
+    source, target: 0/1 (B, n). Attributes that the edit does not change keep their own value at any strength.
+    """
+    a, b = 2.0 * source - 1.0, 2.0 * target - 1.0
+    towards = a + jnp.minimum(strength, 1.0) * (b - a)
+    return jnp.where(a == b, a, towards * jnp.maximum(strength, 1.0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttGAN:
+    """The method: see the module's docstring, and `methods.base.Method` for the fields."""
+
+    config: ml_collections.ConfigDict
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    capabilities = frozenset({"classify", "edit", "reconstruct"})
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.config.attributes)
+
+    @property
+    def ema(self) -> float:
+        return self.config.ema
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        moving = ("batch_stats/encoder", "batch_stats/decoder")
+        critic = Phase(
+            "critic", ("critic",), self.critic_objective, mutates=moving, repeats=self.config.critic_updates, draw="update"
+        )
+        generator = Phase("generator", ("generator",), self.generator_objective, mutates=moving, draw="update")
+        return (Stage("train", self.config.train.iterations, (critic, generator)),)
+
+    def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
+        size, n = self.config.image_size, len(self.attributes)
+        images, code = jnp.zeros((1, size, size, 3)), jnp.zeros((1, n))
+        keys = jax.random.split(key, 3)
+        encoder = self.networks["encoder"].init(keys[0], images)
+        features = jax.eval_shape(lambda v: self.networks["encoder"].apply(v, images), encoder)
+        features = jax.tree.map(lambda f: jnp.zeros(f.shape, f.dtype), features)
+        decoder = self.networks["decoder"].init(keys[1], features, code)
+        discriminator = self.networks["discriminator"].init(keys[2], images)
+        return {
+            "params": {
+                "encoder": encoder["params"],
+                "decoder": decoder["params"],
+                "discriminator": discriminator["params"],
+            },
+            "batch_stats": {"encoder": encoder["batch_stats"], "decoder": decoder["batch_stats"]},
+        }
+
+    # Inference.
+
+    def encode(self, variables: Variables, images: jax.Array) -> list[jax.Array]:
+        """z = Enc(x), eq. 3, with the encoder's other outputs for skip connections."""
+        return self.networks["encoder"].apply(_of(variables, "encoder"), images)
+
+    def decode(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
+        """x^b = Dec(z, b), eq. 4; signs as in `code_values`."""
+        code = code_values(signs, self.config.model.code)
+        return self.networks["decoder"].apply(_of(variables, "decoder"), features, code)
+
+    def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """Probability of each attribute by the model's own C, (B, n). Not a judge: it was trained beside G."""
+        return nn.sigmoid(self._discriminate(variables, images)[1])
+
+    def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
+        """Images with the requested attributes, (B, S, S, 3); the source attributes default to what C reads."""
+        source = request.source
+        if source is None:
+            source = (self.classify(variables, images) > 0.5).astype(images.dtype)
+        signs = edited_signs(source, request.target, request.strength)
+        return self.decode(variables, self.encode(variables, images), signs)
+
+    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """x^a = Dec(Enc(x), a), eq. 5; labels 0/1 (B, n)."""
+        return self.decode(variables, self.encode(variables, images), 2.0 * labels - 1.0)
+
+    # Training.
+
+    def critic_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
+        """min over D, C of l3 L_cls_c + L_adv_d + gradient penalty (eq. 14); C sees real images only."""
+        weights = self.config.loss
+        images, labels = batch["images"], batch["labels"]
+        shuffle_key, penalty_key = jax.random.split(ctx.key)
+        features, encoder_stats = self._train_encode(variables, images)
+        fake, decoder_stats = self._train_decode(variables, features, _shuffled(shuffle_key, labels))
+        fake = jax.lax.stop_gradient(fake)
+        # The critic has no batch statistics, so real and fake images may share one pass.
+        values, logits = self._discriminate(variables, jnp.concatenate([images, fake]))
+        real_values, fake_values = jnp.split(values, 2)
+        adversarial = losses.wasserstein_critic(real_values, fake_values)
+        penalty = losses.gradient_penalty(
+            lambda x: self._discriminate(variables, x)[0], images, fake, penalty_key
+        )
+        classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
+        return Out(
+            losses={
+                "critic": adversarial + weights.gradient_penalty * penalty + weights.critic_classification * classification
+            },
+            mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
+            metrics={"distance": -adversarial, "penalty": penalty, "classification": classification},
+        )
+
+    def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
+        """min over Enc, Dec of l1 L_rec + l2 L_cls_g + L_adv_g (eq. 13).
+
+        The decoder runs twice, on b and then on a; each pass normalises with its own batch statistics and moves
+        the averages.
+        """
+        weights = self.config.loss
+        images, labels = batch["images"], batch["labels"]
+        target = _shuffled(ctx.key, labels)
+        features, encoder_stats = self._train_encode(variables, images)
+        fake, decoder_stats = self._train_decode(variables, features, target)
+        reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
+        values, logits = self._discriminate(variables, fake)
+        adversarial = losses.wasserstein_generator(values)
+        classification = losses.sigmoid_cross_entropy(logits, target)
+        distance = losses.l1(reconstruction, images)
+        return Out(
+            losses={
+                "generator": weights.reconstruction * distance
+                + weights.generator_classification * classification
+                + adversarial
+            },
+            mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
+            metrics={"adversarial": adversarial, "classification": classification, "reconstruction": distance},
+        )
+
+    def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)
+
+    def _train_encode(self, variables: Variables, images: jax.Array) -> tuple[list[jax.Array], Any]:
+        features, new = self.networks["encoder"].apply(
+            _of(variables, "encoder"), images, train=True, mutable=["batch_stats"]
+        )
+        return features, new["batch_stats"]
+
+    def _train_decode(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, stats: Any = None
+    ) -> tuple[jax.Array, Any]:
+        code = code_values(2.0 * labels - 1.0, self.config.model.code)
+        own = _of(variables, "decoder")
+        own = own if stats is None else {**own, "batch_stats": stats}
+        images, new = self.networks["decoder"].apply(own, features, code, train=True, mutable=["batch_stats"])
+        return images, new["batch_stats"]
+
+
+def _of(variables: Variables, network: str) -> dict[str, Any]:
+    """The variables of one batch-normalised network."""
+    return {collection: variables[collection][network] for collection in ("params", "batch_stats")}
+
+
+def _shuffled(key: jax.Array, labels: jax.Array) -> jax.Array:
+    """Target attributes b: the batch's own label vectors, permuted (released code; the paper says only p_attr)."""
+    return jax.random.permutation(key, labels, axis=0)
+
+
+def build(config: ml_collections.ConfigDict) -> AttGAN:
+    """AttGAN as `config` describes it (configs/attgan_128.py says what each key means)."""
+    model = config.model
+
+    def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        return tuple((multiple * model.width, kernel, stride) for multiple, kernel, stride in layers)
+
+    networks: dict[str, nn.Module] = {
+        "encoder": Encoder(scaled(model.encoder), momentum=model.batch_norm_momentum),
+        "decoder": Decoder(
+            scaled(model.decoder),
+            rgb=tuple(model.rgb),
+            momentum=model.batch_norm_momentum,
+            skips=model.skips,
+            injections=model.injections,
+        ),
+        "discriminator": Discriminator(
+            scaled(model.discriminator),
+            fc=model.fc * model.width,
+            attributes=len(config.attributes),
+            norm=model.norm,
+            fc_norm=model.fc_norm,
+        ),
+    }
+    optimizers = {
+        "critic": Optimizer(("discriminator",), adam(config), learning_rate(config)),
+        "generator": Optimizer(("encoder", "decoder"), adam(config), learning_rate(config)),
+    }
+    return AttGAN(config, networks, optimizers)

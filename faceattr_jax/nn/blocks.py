@@ -1,0 +1,51 @@
+"""Building blocks that several papers share. NHWC."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from faceattr_jax.nn.conv import Conv
+
+LEAK = 0.2  # tf.nn.leaky_relu's slope, which the papers' code uses
+xavier = nn.initializers.xavier_uniform()
+
+
+def batch_norm(momentum: float, train: bool, *, name: str) -> nn.BatchNorm:
+    """Batch norm with TF slim's epsilon. Under a sharded batch the statistics are those of the global batch."""
+    return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=1e-3, name=name)
+
+
+def sample_norm(x: jax.Array, kind: str, *, name: str) -> jax.Array:
+    """Normalise each sample of x (B, ..., C) inside a compact module, with a scale and a shift per channel.
+
+    kind: ``"layer"`` over all axes but the first, ``"instance"`` over all but the first and the last.
+    """
+    axes = {"layer": tuple(range(1, x.ndim)), "instance": tuple(range(1, x.ndim - 1))}[kind]
+    return nn.LayerNorm(reduction_axes=axes, feature_axes=-1, name=name)(x)
+
+
+def tile(x: jax.Array, code: jax.Array) -> jax.Array:
+    """Append a code (B, n) to the channels of x (B, H, W, C), the same at every pixel -> (B, H, W, C + n)."""
+    planes = jnp.broadcast_to(code[:, None, None, :], (*x.shape[:3], code.shape[-1])).astype(x.dtype)
+    return jnp.concatenate([x, planes], axis=-1)
+
+
+class Convolutions(nn.Module):
+    """Convolution, norm per sample, leaky ReLU for each (features, kernel, stride) of `layers`.
+
+    norm: see `sample_norm`.
+    """
+
+    layers: Sequence[tuple[int, int, int]]
+    norm: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, (width, kernel, stride) in enumerate(self.layers):
+            x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(x)
+            x = sample_norm(x, self.norm, name=f"norm{i}")
+            x = nn.leaky_relu(x, LEAK)
+        return x
+
