@@ -1,0 +1,118 @@
+"""Picture similarity and classification counts: pure `jnp`, one value per image or per attribute.
+
+Images are (B, H, W, C), float in [-1, 1] or uint8. Floats are rounded to 8 bits first, as saving a PNG would,
+so that what is measured is what is seen; differences are in 8-bit levels (0 to 255).
+Predictions and labels are (N, A), boolean or 0/1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax.data.images import to_uint8
+
+_SIGMA, _RADIUS = 1.5, 5
+_GAUSSIAN = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
+_GAUSSIAN /= _GAUSSIAN.sum()
+
+
+def levels(images: jax.Array) -> jax.Array:
+    """8-bit levels 0 to 255 as float32."""
+    whole = images if images.dtype == jnp.uint8 else to_uint8(images)
+    return whole.astype(jnp.float32)
+
+
+def l1(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean absolute difference in 8-bit levels, (B,)."""
+    _check(a, b)
+    return jnp.mean(jnp.abs(levels(a) - levels(b)), axis=(1, 2, 3))
+
+
+def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio in dB over all pixels and channels, (B,); infinite for equal images."""
+    _check(a, b)
+    mse = jnp.mean(jnp.square(levels(a) - levels(b)), axis=(1, 2, 3))
+    return 20.0 * jnp.log10(255.0) - 10.0 * jnp.log10(mse)
+
+
+def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Structural similarity (Wang et al. 2004), mean over positions and channels, (B,).
+
+    11x11 Gaussian window, sigma 1.5, K1 = .01, K2 = .03, windows wholly inside the image. Raises ValueError
+    for images below 11x11.
+    """
+    _check(a, b)
+    if min(a.shape[1:3]) < 2 * _RADIUS + 1:
+        raise ValueError(f"SSIM needs images of at least 11x11, these are {a.shape[1]}x{a.shape[2]}")
+    x, y = levels(a), levels(b)
+    # Variances do not feel a shift, and float32 squares of centred levels lose far fewer bits.
+    shift_x, shift_y = (jnp.mean(v, axis=(1, 2), keepdims=True) for v in (x, y))
+    x, y = x - shift_x, y - shift_y
+    mean_x, mean_y, xx, yy, xy = (_blur(v) for v in (x, y, x * x, y * y, x * y))
+    variances = xx - mean_x**2 + yy - mean_y**2
+    covariance = xy - mean_x * mean_y
+    mean_x, mean_y = mean_x + shift_x, mean_y + shift_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def _blur(x: jax.Array) -> jax.Array:
+    """Separable valid Gaussian as shifted sums: float32 on every backend, which convolutions are not."""
+    for axis in (1, 2):
+        size = x.shape[axis] - 2 * _RADIUS
+        terms = (float(w) * jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i, w in enumerate(_GAUSSIAN))
+        x = sum(terms, start=jnp.zeros((), x.dtype))
+    return x
+
+
+def _check(a: jax.Array, b: jax.Array) -> None:
+    if a.ndim != 4 or a.shape != b.shape:
+        raise ValueError(f"expected two equal (B, H, W, C) shapes, got {a.shape} and {b.shape}")
+
+
+class Confusion(NamedTuple):
+    """Counts per attribute, each (A,): true and false positives, true and false negatives."""
+
+    tp: jax.Array
+    fp: jax.Array
+    tn: jax.Array
+    fn: jax.Array
+
+
+def confusion(predictions: jax.Array, labels: jax.Array, valid: jax.Array | None = None) -> Confusion:
+    """Counts of (N, A) predictions against labels; `valid` (N,) leaves padding out.
+
+    Counts of several batches add up: `jax.tree.map(jnp.add, first, second)`.
+    """
+    if predictions.ndim != 2 or predictions.shape != labels.shape:
+        raise ValueError(f"expected two equal (N, A) shapes, got {predictions.shape} and {labels.shape}")
+    p, t = predictions.astype(bool), labels.astype(bool)
+    v = jnp.ones(p.shape[:1], bool) if valid is None else valid.astype(bool)
+
+    def count(hits: jax.Array) -> jax.Array:
+        return jnp.sum(hits & v[:, None], axis=0, dtype=jnp.int32)
+
+    return Confusion(tp=count(p & t), fp=count(p & ~t), tn=count(~p & ~t), fn=count(~p & t))
+
+
+def accuracy(counts: Confusion) -> jax.Array:
+    """Share of right predictions per attribute, (A,); NaN where nothing was counted."""
+    right = counts.tp + counts.tn
+    return right / (right + counts.fp + counts.fn)
+
+
+def balanced_accuracy(counts: Confusion) -> jax.Array:
+    """Mean of the true-positive and true-negative rates per attribute, (A,); NaN where a class is absent."""
+    positive = counts.tp / (counts.tp + counts.fn)
+    negative = counts.tn / (counts.tn + counts.fp)
+    return (positive + negative) / 2
+
+
+def majority(counts: Confusion) -> jax.Array:
+    """Accuracy of always answering the commoner class, (A,): what a judge has to beat."""
+    positive, negative = counts.tp + counts.fn, counts.tn + counts.fp
+    return jnp.maximum(positive, negative) / (positive + negative)
