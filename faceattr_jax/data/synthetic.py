@@ -1,0 +1,245 @@
+"""Faces from no data: a source that draws every picture from (seed, index).
+
+A set of `count` faces holds count / PER_PERSON people, PER_PERSON consecutive pictures each. A person keeps the
+face (shape, skin, eyes, nose, mouth, natural hair), Male and Young; the other attributes, pose, light, background
+and expression change from picture to picture.
+
+Labels follow CelebA's correlations. Rates too low to learn from few pictures are raised, some by much: Bald 2 to 6 %,
+Gray_Hair 5 to 9 %, Mustache 4 to 11 %, Goatee 6 to 11 %, Wearing_Hat 5 to 9 %, Pale_Skin 4 to 10 %, Eyeglasses 8 to
+19 %, Rosy_Cheeks 6 to 11 %. A label is always visible: hats leave the hair at the sides in view and are never worn
+by bald people here, bald people have no hair colour and no bangs, at most one hair colour is set (none means red),
+and only the clean-shaven have No_Beard = 1. `counterfactual` draws whatever it is asked to: hair colour and bangs
+of a bald head, and a bald head under a hat, cannot be seen there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax.data.drawing import Array
+from faceattr_jax.data.faces import ATTRIBUTES, ROW_OFFSET, TEMPLATE, Face, Person, Shot, Style, draw, landmarks
+from faceattr_jax.data.painting import render
+from faceattr_jax.data.source import Table
+from faceattr_jax.errors import UserError
+
+__all__ = ["ATTRIBUTES", "PER_PERSON", "STYLES", "SyntheticSource", "landmarks", "region", "render", "sample_face"]
+
+STYLES = 8  # streams that `counterfactual` can redraw the styles from
+PER_PERSON = 5  # pictures of one identity
+SIZES = (32, 256)  # smallest and largest side
+
+
+# --- one face -------------------------------------------------------------------------------------------------
+
+
+def _labels(person: Array, shot: Array, natural: Array) -> Array:
+    """Attributes (A,) of a shot: Male and Young from the person's key, the others from the shot's."""
+    u = jax.random.uniform(person, (2,))
+    male = u[0] < 0.43
+    young = u[1] < jnp.where(male, 0.68, 0.84)
+    coin = iter(jax.random.uniform(shot, (20,)))
+
+    def happens(male_rate: float, female_rate: float) -> Array:
+        return next(coin) < jnp.where(male, male_rate, female_rate)
+
+    bald = happens(0.22, 0.0) & (~young | (next(coin) < 0.5))
+    hat = happens(0.12, 0.08) & ~bald
+    beard = happens(0.42, 0.0)
+    mustache = happens(0.55, 0.0) & beard
+    goatee = happens(0.55, 0.0) & beard
+    smiling = happens(0.42, 0.53)
+    # The hair is the person's own colour, or dyed; grey comes with age.
+    dyed = next(coin) < 0.3
+    tone = jnp.where(dyed, next(coin), natural)
+    gray = next(coin) < jnp.where(young, 0.03, 0.34)
+    edges = jnp.where(male, jnp.array([0.42, 0.76, 0.86]), jnp.array([0.27, 0.55, 0.86]))
+    colour = jnp.where(gray, 4, jnp.searchsorted(edges, tone)) + 10 * bald
+    values = {
+        "Bald": bald,
+        "Bangs": happens(0.12, 0.26) & ~bald,
+        "Black_Hair": colour == 0,
+        "Brown_Hair": colour == 1,
+        "Blond_Hair": colour == jnp.where(male, 3, 2),
+        "Gray_Hair": colour == 4,
+        "Bushy_Eyebrows": happens(0.28, 0.10),
+        "Eyeglasses": happens(0.24, 0.12) | (~young & happens(0.12, 0.12)),
+        "Goatee": goatee,
+        "Male": male,
+        "Mouth_Slightly_Open": next(coin) < jnp.where(smiling, 0.72, 0.27),
+        "Mustache": mustache,
+        "Narrow_Eyes": happens(0.13, 0.11),
+        "No_Beard": ~beard,
+        "Pale_Skin": happens(0.07, 0.13),
+        "Rosy_Cheeks": happens(0.03, 0.18),
+        "Smiling": smiling,
+        "Wearing_Hat": hat,
+        "Wearing_Lipstick": happens(0.02, 0.80),
+        "Young": young,
+    }
+    return jnp.stack([values[name] for name in ATTRIBUTES]).astype(jnp.float32)
+
+
+def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1) -> Face:
+    """Face `index` of the world `seed`; with `style` >= 0, all its within-attribute styles come from that stream.
+
+    A pure function of its arguments, scalars of any integer type; vmap for a batch.
+    """
+    world = jax.random.key(seed)
+    one = jax.random.fold_in(jax.random.fold_in(world, 0), index // PER_PERSON)
+    shot = jax.random.fold_in(jax.random.fold_in(world, 1), index)
+    person = draw(Person, jax.random.fold_in(one, 0))
+    labels = _labels(jax.random.fold_in(one, 1), jax.random.fold_in(shot, 0), person.natural)
+    styles = draw(Style, jax.random.fold_in(jax.random.fold_in(shot, 1), style + 1))
+    return Face(person, draw(Shot, jax.random.fold_in(shot, 2)), styles, labels)
+
+
+def _eight_bit(image: Array) -> Array:
+    return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def region(seed: Array | int, index: Array | int, attribute: int, size: int) -> Array:
+    """Where the attribute may change the picture of face `index`: a soft mask (size, size) in [0, 1].
+
+    The largest difference, over the face's own style and all STYLES streams, between the pictures with the
+    attribute 0 and 1 and the face's other labels as they are: 1 from a difference of 6/255 in any channel on, 0 for
+    none, then widened by the largest value of the 3 x 3 neighbourhood.
+    """
+    labels = sample_face(seed, index).labels
+    pair = jnp.stack([labels.at[attribute].set(0.0), labels.at[attribute].set(1.0)])
+
+    def change(style: Array) -> Array:
+        face = sample_face(seed, index, style)
+        without, with_ = (render(face, row, size) for row in pair)
+        return jnp.abs(with_ - without).max(-1)
+
+    widest = jax.lax.map(change, jnp.arange(-1, STYLES)).max(0)
+    mask = jnp.clip(widest * (127.5 / 6.0), 0.0, 1.0)
+    return jax.lax.reduce_window(mask, 0.0, jax.lax.max, (3, 3), (1, 1), "SAME")
+
+
+# --- chunks of faces ------------------------------------------------------------------------------------------
+
+
+def _chunk(size: int) -> int:
+    """Faces drawn by one call: a fixed number, so that one function is compiled for each size."""
+    return max(1, min(64, 2**18 // size**2))
+
+
+@lru_cache
+def _renderer(size: int) -> Callable:
+    def one(seed, index, labels, style):
+        return _eight_bit(render(sample_face(seed, index, style), labels, size))
+
+    return jax.jit(jax.vmap(one, (None, 0, 0, None)))
+
+
+@lru_cache
+def _masker(size: int) -> Callable:
+    return jax.jit(jax.vmap(lambda *a: region(*a, size), (None, 0, None)))
+
+
+@lru_cache
+def _describer() -> Callable:
+    def one(seed, index):
+        face = sample_face(seed, index)
+        return face.labels, landmarks(face, int(TEMPLATE))
+
+    return jax.jit(jax.vmap(one, (None, 0)))
+
+
+def _chunked(chunk: int, indices: np.ndarray, *rows: np.ndarray):
+    """Chunks of equal length, the last one padded by repeating its last entry."""
+    for start in range(0, len(indices), chunk):
+        parts = [array[start : start + chunk] for array in (indices, *rows)]
+        short = chunk - len(parts[0])
+        yield [np.concatenate([part, np.repeat(part[-1:], short, 0)]) for part in parts], chunk - short
+
+
+class SyntheticSource:
+    """`count` synthetic faces of `size` x `size` pixels (32 to 256) of the world `seed`: a `Source`.
+
+    Attributes:
+      table: labels, identity, landmarks (in pixels of CelebA's 178 x 218 picture), and a split by identity of every
+        twelve people: ten train, one valid, one test (12,000 faces: 10,000, 1,000 and 1,000).
+      size: side of the pictures.
+      crop: "center178", CelebA's square around the face, which the faces are drawn for.
+    """
+
+    crop = "center178"
+
+    def __init__(self, count: int = 12000, *, size: int, seed: int = 0) -> None:
+        if not SIZES[0] <= size <= SIZES[1]:
+            raise UserError(
+                f"synthetic faces of {size} pixels cannot be drawn; choose a size of {SIZES[0]} to {SIZES[1]}"
+            )
+        if count < 1:
+            raise UserError(f"a set of {count} synthetic faces is empty; ask for at least 1")
+        self.size, self.seed = size, seed
+        index = np.arange(count)
+        parts = [_describer()(np.uint32(seed), part)[:] for (part,), _ in _chunked(4096, index)]
+        labels, points = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
+        identity = index // PER_PERSON
+        self.table = Table(
+            attributes=ATTRIBUTES,
+            labels=labels > 0.5,
+            split=np.array([0] * 10 + [1, 2], np.int8)[identity % 12],
+            names=[f"synthetic-{seed}-{i:06d}" for i in index],
+            identity=identity,
+            landmarks=points + np.array([0.0, ROW_OFFSET], np.float32),
+        )
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """Pictures (B, size, size, 3) uint8 of the faces at `indices` (B,)."""
+        indices = self._checked(indices)
+        return self._draw(indices, self.table.labels[indices], -1)
+
+    def counterfactual(self, indices: np.ndarray, labels: np.ndarray, style: int | None = None) -> np.ndarray:
+        """The same faces with other attributes: uint8 (B, size, size, 3).
+
+        `labels` (B, A) are 0 or 1 in the order of ATTRIBUTES. `style` None keeps each face's own styles, so that its
+        own labels give its own picture, bit for bit; k in range(STYLES) draws every style within an attribute
+        (frames, length of the bangs, shade of the hair, ...) anew from stream k.
+        """
+        indices, labels = self._checked(indices), np.asarray(labels)
+        if labels.shape != (len(indices), len(ATTRIBUTES)):
+            raise UserError(
+                f"labels of shape {labels.shape} do not fit; {len(indices)} faces need ({len(indices)}, {len(ATTRIBUTES)})"
+            )
+        if not np.isin(labels, (0, 1)).all():
+            raise UserError("labels of a counterfactual must be 0 or 1")
+        if style is not None and style not in range(STYLES):
+            raise UserError(f"there is no style {style}; choose None or 0 to {STYLES - 1}")
+        return self._draw(indices, labels, -1 if style is None else style)
+
+    def region(self, indices: np.ndarray, attribute: str) -> np.ndarray:
+        """Where `attribute` may change the pictures: (B, size, size) float32 in [0, 1], see `region`."""
+        self.table.select([attribute])
+        indices = self._checked(indices)
+        number = np.int32(ATTRIBUTES.index(attribute))
+        chunk = min(16, _chunk(self.size))
+        parts = [
+            np.asarray(_masker(self.size)(np.uint32(self.seed), part, number))[:kept]
+            for (part,), kept in _chunked(chunk, indices)
+        ]
+        return np.concatenate([np.zeros((0, self.size, self.size), np.float32), *parts])
+
+    def _checked(self, indices: np.ndarray) -> np.ndarray:
+        indices = np.asarray(indices)
+        wrong = indices[(indices < 0) | (indices >= len(self.table))]
+        if len(wrong):
+            raise UserError(f"there is no face {wrong[0]}; this set has faces 0 to {len(self.table) - 1}")
+        return indices.astype(np.int32)
+
+    def _draw(self, indices: np.ndarray, labels: np.ndarray, style: int) -> np.ndarray:
+        labels = np.asarray(labels, np.float32)
+        draw_chunk = _renderer(self.size)
+        parts = [
+            np.asarray(draw_chunk(np.uint32(self.seed), part, row, np.int32(style)))[:kept]
+            for (part, row), kept in _chunked(_chunk(self.size), indices, labels)
+        ]
+        return np.concatenate([np.zeros((0, self.size, self.size, 3), np.uint8), *parts])
