@@ -291,7 +291,7 @@ def _eyes(c: Canvas, picture: Array) -> Array:
     low = 0.62 * p.eye_height * squint * (1 - 0.3 * on["Smiling"] * t.smile)
     tilt = p.eye_tilt - 0.05 * old
     along = x / p.eye_width
-    arch = jnp.maximum(1 - along**2, -0.5)
+    arch = jnp.maximum(1 - along**2, -4.0)
     upper, lower = -high * arch - tilt * x, low * arch - tilt * x
     lid = upper - v  # > 0 above the upper lid
     white = jnp.maximum(lid, v - lower) * 0.9
@@ -306,7 +306,7 @@ def _eyes(c: Canvas, picture: Array) -> Array:
     crease = stroke(lid - 3.2 - 0.8 * old, 0.5, w) * fade(jnp.abs(x) - p.eye_width, 2)
     picture = picture * (1 - 0.45 * crease)
 
-    ball = rgb(0.94, 0.92, 0.90) * (0.78 + 0.22 * smooth(v - upper, 0, 5)) * (1 - 0.25 * along**2)
+    ball = rgb(0.94, 0.92, 0.90) * (0.78 + 0.22 * smooth(v - upper, 0, 5)) * (1 - 0.25 * jnp.minimum(along**2, 1.0))
     turn = s.gaze + 1.2 * s.yaw
     iu, iv = c.u - sign * p.eye_distance - turn, v + 0.4
     gap = d.length(iu, iv)
