@@ -62,8 +62,8 @@ def common(variant: str) -> ConfigDict:
         }
     )
     config.train.iterations = 200 * ROUND
-    config.evaluation.module = "editing"
-    config.evaluation.best = "attribute_accuracy"
+    config.evaluation.validator = "validation.edits"
+    config.evaluation.best = "score"
     if variant:
         config.model.norm = "instance"
         config.model.fc_norm = False

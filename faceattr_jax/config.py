@@ -43,10 +43,10 @@ def base() -> ConfigDict:
                 "evaluate_every": 0,  # iterations between evaluations on the valid split, with a grid; 0: only at the end
             },
             "evaluation": {
-                "module": "",  # of faceattr_jax.evaluation, with a function `validate`
-                "judge": "",  # workdir of a trained classifier, for the editors
+                "validator": "",  # module.function of faceattr_jax.evaluation, run during training
+                "judge": "",  # workdir of a trained classifier; without one edits are not scored, only shown
                 "images": 512,  # of the valid split
-                "best": "",  # the metric whose highest value marks the best checkpoint
+                "best": "",  # the metric of the validator whose highest value marks the best checkpoint
                 "strength": 1.0,
             },
         }

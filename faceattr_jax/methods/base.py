@@ -16,12 +16,21 @@ from typing import Any, Literal, Protocol
 import flax.linen as nn
 import jax
 import ml_collections
+import numpy as np
 import optax
+
+from faceattr_jax.data import sampling
 
 Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
 Carry = Mapping[str, Any]
 Schedule = Callable[[jax.Array], jax.Array]
+SamplerBuilder = Callable[[jax.Array, np.ndarray, np.ndarray, int], sampling.Sampler]
+
+
+def uniform(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> sampling.Sampler:
+    """Every picture once an epoch, whatever its labels."""
+    return sampling.uniform(key, indices, batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +102,16 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """`iterations` runs of `phases`. sampler names a `data.sampling` builder. reset: optimizers that start anew."""
+    """`iterations` runs of `phases`.
+
+    sampler: makes the stage's sampler from (key, dataset indices (M,), their labels (M, n), batch size). cycle: of
+    `Ctx.index`. reset: optimizers that start anew with the stage.
+    """
 
     name: str
     iterations: int
     phases: tuple[Phase, ...]
-    sampler: str = "uniform"
+    sampler: SamplerBuilder = uniform
     cycle: int = 1
     reset: tuple[str, ...] = ()
 

@@ -49,3 +49,13 @@ class Convolutions(nn.Module):
             x = nn.leaky_relu(x, LEAK)
         return x
 
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 maximum with stride 2 (B, H, W, C) -> (B, H // 2, W // 2, C), cropping an odd last row or column.
+
+    A reshape and a maximum: XLA's gradient of a windowed maximum is many times slower on the CPU.
+    """
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))

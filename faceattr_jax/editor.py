@@ -1,0 +1,137 @@
+"""A trained model, loaded from its checkpoint, for people and programs that want edited faces.
+
+The functions of `editor.method` are pure and take the variables: use those under `jit`, `vmap` and `grad`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from faceattr_jax import attributes as attribute_names
+from faceattr_jax.data.images import to_float
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import EditRequest, Variables, build
+from faceattr_jax.training import checkpoint
+from faceattr_jax.training.state import init_state
+
+Edits = Mapping[str, int]
+
+
+class Editor:
+    """A method with the variables of a checkpoint; its functions compile once per shape.
+
+    Images come in as (B, S, S, 3) or (S, S, 3), uint8 or float32 in [-1, 1], and go out as float32 in [-1, 1] of the
+    same shape. They must have been cut with the crop preset `crop` at `size` pixels.
+    """
+
+    def __init__(self, method: Any, variables: Variables, path: Path | None = None):
+        self.method, self.variables, self.path = method, variables, path
+        self.config = method.config
+        self._calls = {
+            name: jax.jit(getattr(method, name)) for name in ("edit", "reconstruct", "classify") if hasattr(method, name)
+        }
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes, in the order of its labels."""
+        return self.method.attributes
+
+    @property
+    def size(self) -> int:
+        """Height and width of its images in pixels."""
+        return self.config.image_size
+
+    @property
+    def crop(self) -> str:
+        """The crop preset (`faceattr_jax.data.crops`) that its images were trained with."""
+        return self.config.crop
+
+    def edit(
+        self, images: ArrayLike, edits: Edits, *, strength: float = 1.0, source: ArrayLike | None = None
+    ) -> jax.Array:
+        """The faces with other attributes, such as ``{"Eyeglasses": 1, "Smiling": 0}``.
+
+        strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that. source: the
+        faces' own attributes, 0/1 (B, n); by default what the model reads off them. What an edit rules out goes too
+        (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images of another size.
+        """
+        self._require("edit")
+        attribute_names.check_names(edits, self.attributes)
+        x, single = self._images(images)
+        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        target = attribute_names.edited(own, edits, self.attributes)
+        request = EditRequest(target=target, source=own, strength=jnp.float32(strength))
+        return self._out(self._calls["edit"](self.variables, x, request), single)
+
+    def slide(
+        self, images: ArrayLike, attribute: str, strengths: Sequence[float], *, source: ArrayLike | None = None
+    ) -> jax.Array:
+        """One attribute inverted at several strengths: (len(strengths), ...) of edited images."""
+        x, single = self._images(images)
+        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        attribute_names.check_names([attribute], self.attributes)
+        column = self.attributes.index(attribute)
+        present = np.asarray(own[:, column]) > 0.5
+        rows = [
+            np.where(
+                present[:, None, None, None],
+                self.edit(x, {attribute: 0}, strength=strength, source=own),
+                self.edit(x, {attribute: 1}, strength=strength, source=own),
+            )
+            for strength in strengths
+        ]
+        return jnp.stack([self._out(jnp.asarray(row), single) for row in rows])
+
+    def reconstruct(self, images: ArrayLike, source: ArrayLike | None = None) -> jax.Array:
+        """The faces as the model sees them, unedited."""
+        self._require("reconstruct")
+        x, single = self._images(images)
+        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        return self._out(self._calls["reconstruct"](self.variables, x, own), single)
+
+    def classify(self, images: ArrayLike) -> jax.Array:
+        """Probability of each attribute, (B, n) or (n,)."""
+        self._require("classify")
+        x, single = self._images(images)
+        return self._out(self._calls["classify"](self.variables, x), single)
+
+    def _read(self, images: jax.Array) -> jax.Array:
+        return (self._calls["classify"](self.variables, images) > 0.5).astype(jnp.float32)
+
+    def _require(self, capability: str) -> None:
+        if capability not in self.method.capabilities:
+            raise UserError(
+                f"{self.path or self.config.method}: a {self.config.method} model cannot {capability}; it can "
+                f"{', '.join(sorted(self.method.capabilities))}."
+            )
+
+    def _images(self, images: ArrayLike) -> tuple[jax.Array, bool]:
+        x = jnp.asarray(images)
+        single = x.ndim == 3
+        x = x[None] if single else x
+        if x.ndim != 4 or x.shape[1:] != (self.size, self.size, 3):
+            raise UserError(
+                f"images of shape {x.shape} do not fit: this model takes (B, {self.size}, {self.size}, 3), cut with the "
+                f"crop preset '{self.crop}'."
+            )
+        return (to_float(x) if x.dtype == jnp.uint8 else x.astype(jnp.float32)), single
+
+    @staticmethod
+    def _out(x: jax.Array, single: bool) -> jax.Array:
+        return x[0] if single else x
+
+
+def load(path: str | Path) -> Editor:
+    """The model of a run's workdir (its best checkpoint, else the last) or of one step's folder.
+
+    Everything about the model is read from the checkpoint. Raises `UserError` where there is none, or a damaged one.
+    """
+    folder = checkpoint.find(path)
+    method = build(checkpoint.read_config(folder))
+    like = jax.eval_shape(lambda: init_state(method, 0))
+    return Editor(method, checkpoint.read_variables(folder, like).inference_variables, folder)

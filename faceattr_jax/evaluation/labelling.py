@@ -1,0 +1,55 @@
+"""How well a classifier reads attributes: the judge's own quality, to print beside every number that it gives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax.data.images import to_float
+from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editors import Judge
+from faceattr_jax.evaluation.regions import batches
+from faceattr_jax.evaluation.tally import number
+
+Row = dict[str, float | None]
+
+
+def evaluate_judge(judge: Judge, source: Any, indices: np.ndarray, *, batch_size: int = 256) -> dict[str, Row]:
+    """Attribute -> its accuracy, balanced accuracy, share of the commoner class and rate on `indices` of `source`.
+
+    None stands for a balanced accuracy where one of the values does not occur. Raises `UserError` for an attribute
+    that the source lacks.
+    """
+    labels = source.table.select(judge.attributes)
+    counts = metrics.Confusion(*np.zeros((4, len(judge.attributes)), np.int64))
+    size = min(batch_size, len(indices))
+    for batch, count in batches(indices, size):
+        predictions = judge.classify(to_float(jnp.asarray(source.images(batch)))) > 0.5
+        found = metrics.confusion(predictions, jnp.asarray(labels[batch]), np.arange(size) < count)
+        counts = jax.tree.map(np.add, counts, found)
+    measures = {
+        "accuracy": metrics.accuracy(counts),
+        "balanced_accuracy": metrics.balanced_accuracy(counts),
+        "majority": metrics.majority(counts),
+        "rate": labels[indices].mean(0),
+    }
+    return {
+        name: {measure: number(np.asarray(values)[i]) for measure, values in measures.items()}
+        for i, name in enumerate(judge.attributes)
+    }
+
+
+def mean(rows: dict[str, Row], measure: str) -> float:
+    """The mean of a measure over the attributes that have it."""
+    return float(np.mean([row[measure] for row in rows.values() if row[measure] is not None]))
+
+
+def markdown(rows: dict[str, Row], title: str) -> str:
+    """The rows as a table, with their means."""
+    measures = ("balanced_accuracy", "accuracy", "majority", "rate")
+    lines = [f"# {title}", "", "| attribute | balanced accuracy | accuracy | commoner class | rate |", "|---" * 5 + "|"]
+    for name, row in {**rows, "mean": {m: mean(rows, m) for m in measures}}.items():
+        cells = ("-" if row[m] is None else f"{row[m]:.3f}" for m in measures)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

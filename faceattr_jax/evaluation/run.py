@@ -1,0 +1,113 @@
+"""`faceattr evaluate`: a trained model on a split, by what it can do."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceattr_jax import config as configs
+from faceattr_jax import grids
+from faceattr_jax.data.source import Source, open_source
+from faceattr_jax.editor import Editor, load
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import editing, labelling, report
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
+from faceattr_jax.training.state import init_state
+
+GRID_FACES = 8
+
+
+def evaluate(
+    workdir: Path,
+    out: Path,
+    *,
+    judge: str = "",
+    data: str = "",
+    split: str = "test",
+    images: int = 0,
+    strength: float = 1.0,
+    curve: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a run and write the report into `out`; returns the flat summary that ``evaluation.json`` begins with.
+
+    workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor. data: instead of the data
+    that the run was trained on. images: how many of the split, 0 for all. curve: accuracy over strengths, too.
+    Raises `UserError` where the pieces do not fit together.
+    """
+    model = load(workdir)
+    source = open_source(data or model.config.data.path, size=model.size, crop=model.crop)
+    indices = source.table.indices(split)
+    if len(indices) == 0:
+        raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
+    if images:
+        indices = indices[np.linspace(0, len(indices) - 1, min(images, len(indices))).astype(int)]
+    protocol = {
+        "model": str(model.path),
+        "model config": _sha256(configs.to_json(model.config).encode()),
+        "data": f"{data or model.config.data.path}, {split} split, {len(indices)} images",
+        "crop": f"{model.crop} to {model.size} px",
+        "format": "8-bit RGB, no compression",
+    }
+    if "edit" in model.method.capabilities:
+        return _evaluate_editor(model, judge, source, indices, out, strength, curve, protocol)
+    return _evaluate_judge(model, source, indices, out, protocol)
+
+
+def _evaluate_judge(
+    model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
+) -> dict[str, Any]:
+    rows = labelling.evaluate_judge(Compiled(model.method, model.variables), source, indices)
+    summary = {name: labelling.mean(rows, name) for name in ("balanced_accuracy", "accuracy", "majority")}
+    report.write_text(out / "evaluation.json", json.dumps({**summary, "protocol": protocol, "attributes": rows}, indent=2))
+    report.write_text(out / "evaluation.md", labelling.markdown(rows, protocol["data"]))
+    return summary
+
+
+def _evaluate_editor(
+    model: Editor,
+    judge: str,
+    source: Source,
+    indices: np.ndarray,
+    out: Path,
+    strength: float,
+    curve: bool,
+    protocol: dict[str, str],
+) -> dict[str, Any]:
+    judge = judge or model.config.evaluation.judge
+    if not judge:
+        raise UserError("An editor is evaluated by a classifier that had no part in its training: give --judge=WORKDIR.")
+    judging = load(judge)
+    if (judging.size, judging.crop) != (model.size, model.crop):
+        raise UserError(
+            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} crops "
+            f"of {model.size} px; train a judge that fits."
+        )
+    trained, compiled_judge = Compiled(model.method, model.variables), Compiled(judging.method, judging.variables)
+    untrained = trained.at(init_state(model.method, model.config.seed).inference_variables)
+    editors = {"model": trained, "copy": CopyingEditor(model.attributes), "untrained": untrained}
+    found = editing.evaluate_editors(
+        editors, compiled_judge, source, model.attributes, indices, strength=strength, styles=getattr(source, "styles", 0)
+    )
+    summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
+    rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
+    report.write_report(out, summary, found, protocol=protocol, curve=rows)
+    shown = indices[:: max(1, len(indices) // GRID_FACES)][:GRID_FACES]
+    labels = source.table.select(model.attributes)[shown]
+    pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
+    grids.save_grid(out / "grid.png", pictures, names)
+    return summary
+
+
+def _hash_variables(model: Editor) -> str:
+    import jax
+
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,75 @@
+"""What a run is scored by while it trains: functions that `config.evaluation.validator` names.
+
+Each takes the config and the source and returns a function of the method and its variables, which returns the numbers
+(name -> value) and the pictures (name -> uint8 (H, W, 3)) of the moment.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from faceattr_jax.data.source import Source
+from faceattr_jax.evaluation import editing, labelling
+from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.grids import compose
+from faceattr_jax.methods.base import Variables
+
+Validator = Callable[[Any, Variables], tuple[dict[str, float], dict[str, np.ndarray]]]
+
+FACES = 8  # rows of a sample grid
+
+
+def labels(config: ConfigDict, source: Source) -> Validator:
+    """A classifier against the labels: accuracy and balanced accuracy, means over its attributes."""
+    indices = _some(config, source)
+
+    def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        rows = labelling.evaluate_judge(Compiled(method, variables), source, indices)
+        return {name: labelling.mean(rows, name) for name in ("accuracy", "balanced_accuracy")}, {}
+
+    return validate
+
+
+def edits(config: ConfigDict, source: Source) -> Validator:
+    """An editor: by the judge that the config names, and by eye on a grid.
+
+    "score" is attribute accuracy minus untouched change, so that neither an editor that does nothing nor one that
+    changes everything is called the best.
+    """
+    indices = _some(config, source)
+    shown = indices[:FACES]
+    judge = None
+    if config.evaluation.judge:
+        from faceattr_jax.editor import load
+
+        loaded = load(config.evaluation.judge)
+        judge = Compiled(loaded.method, loaded.variables)
+
+    def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        editor = Compiled(method, variables)
+        own = source.table.select(method.attributes)[shown]
+        pictures, names = editing.edits_grid(editor, source.images(shown), own, method.attributes)
+        grids = {"edits": compose(pictures, names)}
+        if judge is None:
+            return {}, grids
+        found = editing.evaluate_editor(
+            editor, judge, source, method.attributes, indices,
+            strength=config.evaluation.strength, combinations=(), region_faces=0,
+        )["editors"]["model"]  # fmt: skip
+        scalars = {
+            "score": found["accuracy"] - found["untouched_change"],
+            "attribute_accuracy": found["accuracy"],
+            "untouched_change": found["untouched_change"],
+            "reconstruction_psnr": found["reconstruction"]["psnr"],
+        }
+        return scalars, grids
+
+    return validate
+
+
+def _some(config: ConfigDict, source: Source) -> np.ndarray:
+    """The faces of the valid split to use, spread over it."""
+    indices = source.table.indices("valid")
+    return indices[np.linspace(0, len(indices) - 1, min(config.evaluation.images, len(indices))).astype(int)]

@@ -1,0 +1,244 @@
+"""The training loop, the same for every method: restore, iterate, log, evaluate, save.
+
+A run is a pure function of its config: killed at any moment and started again with the same command, it goes on from
+its last checkpoint and ends with the same bits as one that was never killed. The loop never waits for the iteration
+that it has just dispatched: it reads the metrics of the one before.
+"""
+
+import importlib
+import itertools
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from faceattr_jax import config as configs
+from faceattr_jax.data.pipeline import Pipeline, cached
+from faceattr_jax.data.source import Source, open_source
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import Method, Stage, build
+from faceattr_jax.training import distributed
+from faceattr_jax.training.checkpoint import Checkpoints
+from faceattr_jax.training.state import TrainState, init_state
+from faceattr_jax.training.step import Executor, Metrics, draws, fold_in
+from faceattr_jax.training.writers import Writer, open_writers
+
+log = logging.getLogger(__name__)
+
+# Keys that say how a run is watched, not what it computes: the same workdir may go on with other values.
+WATCHING = ("train.", "evaluation.images")
+
+
+def train(config: ConfigDict, workdir: Path) -> TrainState:
+    """Train to the end of the config, resuming what `workdir` holds, and return the final state.
+
+    Raises `UserError` when the workdir belongs to another config, the data do not fit, a loss is not finite, or a
+    checkpoint cannot be written. SIGTERM saves and returns early.
+    """
+    claim(workdir, config)
+    mesh = distributed.mesh()
+    distributed.check_batch_size(config.batch_size, mesh)
+    method = build(config)
+    source = open_source(config.data.path, size=config.image_size, crop=config.crop)
+    module, function = config.evaluation.validator.split(".")
+    validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
+    indices = source.table.indices("train")
+    labels = source.table.select(method.attributes)[indices]
+    checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
+    state = _start(method, config.seed, mesh, checkpoints)
+    writer = open_writers(workdir, step=int(state.step))
+    run = _Run(config, method, mesh, checkpoints, writer, validate)
+    if config.data.cache:
+        source = cached(source, indices)
+    try:
+        with _Terminated() as terminated:
+            first = 0
+            for number, stage in enumerate(method.stages):
+                sampler = stage.sampler(_stage_key(config.seed, stage), indices, labels, config.batch_size)
+                pipeline = Pipeline(source, method.attributes, sampler)
+                if int(state.step) < first + stage.iterations:
+                    state = run.stage(state, stage, first, pipeline, terminated, reset=number > 0)
+                if terminated.is_set():
+                    break
+                first += stage.iterations
+            checkpoints.wait()
+    finally:
+        writer.close()
+        checkpoints.close()
+    return state
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Write the config into a new workdir, or refuse a workdir that was begun with another config."""
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            old = configs.from_json(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path}: this is not a config ({error}); give another --workdir.") from error
+        changed = [key for key in configs.differences(old, config) if not key.startswith(WATCHING)]
+        if changed:
+            raise UserError(
+                f"{workdir}: this run was begun with another config, which differs in {', '.join(changed)}; give the "
+                "same command as before, or another --workdir."
+            )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"{workdir}: the folder is not empty and holds no run; give a new or empty --workdir.")
+    if distributed.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(configs.to_json(config))
+        part.replace(path)
+
+
+class _Run:
+    """What the iterations of every stage share."""
+
+    def __init__(
+        self, config: ConfigDict, method: Method, mesh: Mesh, checkpoints: Checkpoints, writer: Writer, validate: Any
+    ):
+        self.config, self.method, self.mesh = config, method, mesh
+        self.checkpoints, self.writer, self.validate = checkpoints, writer, validate
+        self.total = sum(stage.iterations for stage in method.stages)
+
+    def stage(
+        self,
+        state: TrainState,
+        stage: Stage,
+        first: int,
+        pipeline: Pipeline,
+        terminated: threading.Event,
+        *,
+        reset: bool,
+    ) -> TrainState:
+        """The rest of a stage that begins at step `first` of the run."""
+        config, train = self.config, self.config.train
+        executor = Executor(self.method, stage, seed=config.seed, mesh=self.mesh, flip=config.flip)
+        start = int(state.step) - first
+        if start == 0 and reset:
+            state = executor.begin(state)
+        pending: tuple[int, Metrics] | None = None
+        batches = pipeline.prefetch(draws(stage, start))
+        bar = tqdm(
+            total=self.total,
+            initial=int(state.step),
+            desc=stage.name,
+            unit="it",
+            disable=None if distributed.is_main_process() else True,
+            mininterval=1.0,
+        )
+        try:
+            for iteration in range(start, stage.iterations):
+                step = first + iteration + 1
+                drawn = [distributed.shard_batch(b, self.mesh) for b in _take(batches, executor.draws_per_iteration)]
+                state, metrics = executor.iterate(state, drawn, iteration)
+                if pending is not None:
+                    self._log(*pending, bar)
+                    pending = None
+                if step % train.log_every == 0 or step == self.total:
+                    pending = step, metrics
+                last = step == self.total
+                stop = terminated.is_set() or self.checkpoints.preempted(step)
+                evaluate = last or (train.evaluate_every and step % train.evaluate_every == 0)
+                save = last or stop or step % train.checkpoint_every == 0
+                if pending is not None and (evaluate or save):
+                    self._log(*pending, bar)
+                    pending = None
+                if evaluate or save:
+                    self._check_finite(state, step)
+                if evaluate:
+                    self._evaluate(state, step)
+                if save:
+                    self.writer.flush()
+                    self.checkpoints.save(step, state)
+                bar.update()
+                if stop:
+                    log.warning("Asked to stop: saved at step %d; the same command goes on from there.", step)
+                    terminated.set()
+                    break
+        finally:
+            bar.close()
+            batches.close()
+        return state
+
+    def _log(self, step: int, metrics: Metrics, bar: tqdm) -> None:
+        scalars = {name: float(value) for name, value in metrics.items()}
+        bad = [name for name, value in scalars.items() if not np.isfinite(value)]
+        if bad:
+            self._stop_not_finite(step, ", ".join(bad))
+        self.writer.write_scalars(step, scalars)
+        images = self.config.batch_size * (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
+        bar.set_postfix_str(f"{images:.0f} images/s", refresh=False)
+
+    def _check_finite(self, state: TrainState, step: int) -> None:
+        if not bool(_all_finite(state.variables)):
+            self._stop_not_finite(step, "a parameter")
+
+    def _stop_not_finite(self, step: int, what: str) -> None:
+        self.checkpoints.wait()
+        good = self.checkpoints.latest_step
+        kept = f"the last good checkpoint is step {good} in {self.checkpoints.folder}" if good else "none was saved yet"
+        raise UserError(f"Step {step}: {what} is not finite, so training has stopped; {kept}.")
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        scalars, grids = self.validate(self.method, state.inference_variables)
+        self.writer.write_scalars(step, {f"valid/{name}": value for name, value in scalars.items()})
+        for name, grid in grids.items():
+            self.writer.write_images(step, name, grid)
+        metric = self.config.evaluation.best
+        if metric in scalars and self.checkpoints.save_best(step, state, scalars[metric], metric):
+            log.info("Step %d is the best so far: %s %.4f", step, metric, scalars[metric])
+
+
+class _Terminated:
+    """Within it SIGTERM sets an event instead of ending the process; outside the main thread it leaves signals be."""
+
+    def __enter__(self) -> threading.Event:
+        self._event = threading.Event()
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._old = signal.signal(signal.SIGTERM, self._handle)
+        return self._event
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._old)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._event.set()
+
+
+def _start(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints) -> TrainState:
+    """The restored state, or a fresh one, replicated over the mesh."""
+    everywhere = distributed.replicated(mesh)
+    fresh = jax.jit(lambda: init_state(method, seed), out_shardings=everywhere)
+    if checkpoints.latest_step is None:
+        return fresh()
+    log.warning("Resuming from step %d in %s", checkpoints.latest_step, checkpoints.folder)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(fresh)
+    )
+    return checkpoints.restore(like)
+
+
+def _stage_key(seed: int, stage: Stage) -> jax.Array:
+    return fold_in(jax.random.key(seed), "sampler", stage.name)
+
+
+def _take(batches: Iterator[Any], count: int) -> list[Any]:
+    return list(itertools.islice(batches, count))
+
+
+@jax.jit
+def _all_finite(variables: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(variables)]))
