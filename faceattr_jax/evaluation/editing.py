@@ -1,0 +1,304 @@
+"""How well an editor edits, by a judge that had no part in its training.
+
+Protocol (AttGAN section 4.2 and figure 6, STGAN's tables; printed by `evaluation.report`):
+
+* Every face is inverted on one attribute at a time: *adding* where its label is 0, *removing* where it is 1.
+  Attributes that the request rules out go to 0 with it (`attributes.CONFLICTS`).
+* Edits are rounded to 8 bits, as a PNG holds them, before anything looks at them.
+* *Accuracy*: the judge's answer at probability .5 equals the target. Means over attributes and directions weigh
+  every attribute-direction alike; `attribute_accuracy_by_image` weighs images alike within an attribute, as
+  the papers do.
+* *Untouched change*: over all single edits, the share of (image, untouched attribute) pairs whose judged value
+  differs from the one judged on the input. *Untouched error*: from the input's label (STGAN's "Err"; a copying
+  editor scores the judge's error).
+* Several attributes at once (AttGAN figure 5): all of them right, and the mean over them.
+* *Reconstruction*: the face decoded with its own labels; mean PSNR and SSIM over images.
+* Region errors where the source can draw the truth: `evaluation.regions`.
+
+Images stream through in batches of one shape; only counts are kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax import attributes as attribute_names
+from faceattr_jax.data.images import to_float, to_uint8
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editors import Editor, Judge, choose_combinations, invert
+from faceattr_jax.evaluation.regions import batches, region_errors
+from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean, number
+
+Evaluation = dict[str, Any]
+
+
+def evaluate_editors(
+    editors: Mapping[str, Editor],
+    judge: Judge,
+    source: Any,
+    attributes: Sequence[str],
+    indices: np.ndarray,
+    *,
+    strength: float = 1.0,
+    batch_size: int = 64,
+    combinations: Sequence[Group] | None = None,
+    region_faces: int = 64,
+    styles: int = 8,
+) -> Evaluation:
+    """Measure editors side by side on the same faces.
+
+    Args:
+      editors: name -> editor, all of the same attributes. `summarize` knows "model", "copy" and "untrained".
+      judge: knows every attribute of the editors.
+      source: faces and labels (faceattr_jax.data.source); with `counterfactual` and `region`, region errors too.
+      attributes: those to invert, of the editors'.
+      indices: (N,) faces to use.
+      strength: of the edits.
+      batch_size: faces per call; the last batch is filled up, so that nothing compiles twice.
+      combinations: attributes to invert at once; None chooses some (`choose_combinations`), () leaves it out.
+      region_faces: faces per attribute and direction for the region errors, 0 leaves them out.
+      styles: redrawn styles that the source offers.
+
+    Returns:
+      A JSON-able tree: {"images", "strength", "attributes", "judge": {...}, "editors": {name: {...}}, "notes"};
+      None stands for what could not be measured, and a note says why.
+
+    Raises UserError for an attribute that the editor, judge or source does not know, for no faces at all, and
+    for an editor that returns pixels that are not finite.
+    """
+    known = _check(editors, judge, source, attributes, indices)
+    attributes, indices = tuple(attributes), np.asarray(indices)
+    if combinations is None:
+        combinations = choose_combinations(attributes)
+    groups: list[Group] = [(a,) for a in attributes] + [tuple(c) for c in combinations]
+    labels = source.table.select(known)
+    columns = np.array([judge.attributes.index(name) for name in known])
+    size = min(batch_size, len(indices))
+
+    tallies = {name: Tally(known, groups) for name in editors}
+    counts = metrics.Confusion(*jnp.zeros((4, len(known)), jnp.int32))
+    for batch, count in batches(indices, size):
+        pixels, own = source.images(batch), labels[batch]
+        images = to_float(jnp.asarray(pixels))
+        inverted = {group: invert(own, known, group) for group in groups}
+        before, edits, similar = _edit_and_judge(
+            editors, lambda x: judge.classify(x)[:, columns], pixels, images, own, inverted, strength
+        )
+        new = metrics.confusion(jnp.asarray(before), jnp.asarray(own), jnp.arange(size) < count)
+        counts = jax.tree.map(jnp.add, counts, new)
+        for name, tally in tallies.items():
+            tally.add_similarity(similar[name][:count])
+            for group, (after, change) in edits[name].items():
+                target, touched = inverted[group]
+                tally.add(group, *(x[:count] for x in (own, target, touched, before, after, change)))
+
+    regions = {}
+    if region_faces and hasattr(source, "counterfactual"):
+        limits = {"batch_size": size, "faces": region_faces, "styles": styles}
+        regions = region_errors(editors, source, attributes, indices, strength=strength, **limits)
+    results = {name: tally.result(regions.get(name)) for name, tally in tallies.items()}
+    return {
+        "images": len(indices),
+        "strength": float(strength),
+        "attributes": list(attributes),
+        "judge": {
+            key: {name: number(value) for name, value in zip(known, np.asarray(measure(counts)), strict=True)}
+            for key, measure in _JUDGE_MEASURES.items()
+        },
+        "editors": results,
+        "notes": _notes(results),
+    }
+
+
+def evaluate_editor(editor: Editor, *args: Any, **kwargs: Any) -> Evaluation:
+    """`evaluate_editors` of one editor, named "model"."""
+    return evaluate_editors({"model": editor}, *args, **kwargs)
+
+
+_JUDGE_MEASURES = {
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "accuracy": metrics.accuracy,
+    "majority": metrics.majority,
+}
+
+
+def _check(
+    editors: Mapping[str, Editor], judge: Judge, source: Any, attributes: Sequence[str], indices: np.ndarray
+) -> tuple[str, ...]:
+    """The attributes that all editors share, known to judge and source."""
+    first, known = next((name, tuple(editor.attributes)) for name, editor in editors.items())
+    for name, editor in editors.items():
+        if tuple(editor.attributes) != known:
+            raise UserError(f"editors '{first}' and '{name}' differ in their attributes; evaluate them apart")
+    attribute_names.check_names(attributes, known)
+    for name in known:
+        if name not in judge.attributes:
+            raise UserError(f"the judge does not know the editor's attribute {name}; give one trained on it")
+    if not attributes:
+        raise UserError(f"there is no attribute to invert; name some of {', '.join(known)}")
+    if len(indices) == 0:
+        raise UserError("there are no faces to evaluate on; choose a split that has some")
+    return known
+
+
+def _edit_and_judge(
+    editors: Mapping[str, Editor],
+    classify: Callable[[jax.Array], jax.Array],
+    pixels: np.ndarray,
+    images: jax.Array,
+    own: np.ndarray,
+    inverted: Mapping[Group, tuple[np.ndarray, np.ndarray]],
+    strength: float,
+) -> tuple[np.ndarray, dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]], dict[str, np.ndarray]]:
+    """One batch. Returns the judge's answers (B, n) on the input; editor -> group -> its answers on the edits and
+    mean |edit - input| (B,); editor -> PSNR, SSIM and L1 of the reconstruction (B, 3)."""
+    labels = jnp.asarray(own)
+    before = classify(images) > 0.5
+    unchanged = before, jnp.zeros(len(own)), jnp.ones((), bool)
+    # Everything is dispatched before anything is waited for.
+    pending, similar = {}, {}
+    for name, editor in editors.items():
+        similar[name] = _similarity(pixels, editor.reconstruct(images, labels))
+        for group, (target, _) in inverted.items():
+            edit = editor.edit(images, labels, jnp.asarray(target), strength)
+            if edit is images:  # a copy needs no second judgement
+                pending[name, group] = unchanged
+            else:
+                rounded, change, finite = _as_saved(pixels, edit)
+                pending[name, group] = classify(rounded) > 0.5, change, finite
+    edits: dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in editors}
+    for (name, group), (after, change, finite) in pending.items():
+        if not finite:
+            raise UserError(
+                f"editor '{name}' returns pixels that are not finite when it inverts {' and '.join(group)} at "
+                f"strength {strength}; use a checkpoint from before it diverged, or a lower strength"
+            )
+        edits[name][group] = np.asarray(after), np.asarray(change)
+    return np.asarray(before), edits, {name: np.asarray(value) for name, value in similar.items()}
+
+
+@jax.jit
+def _as_saved(pixels: jax.Array, edit: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The edit after a round trip through 8 bits, its difference from the input (B,), and whether it is finite."""
+    return to_float(to_uint8(edit)), metrics.l1(edit, pixels), jnp.all(jnp.isfinite(edit))
+
+
+@jax.jit
+def _similarity(pixels: jax.Array, reconstruction: jax.Array) -> jax.Array:
+    measures = (metrics.psnr, metrics.ssim, metrics.l1)
+    return jnp.stack([measure(reconstruction, pixels) for measure in measures], axis=1)
+
+
+def _notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence for everything that is None."""
+    notes = []
+    for attribute, cells in next(iter(results.values()))["single"].items():
+        for direction, cell in cells.items():
+            if cell["faces"] == 0:
+                has = "lacks" if direction == "adding" else "has"
+                notes.append(f"{direction} {attribute}: no face here {has} it; left out of every mean")
+            elif cell.get("region", {"ratio": 0})["ratio"] is None:
+                notes.append(f"{direction} {attribute}: changes no pixel of these faces; it has no region error")
+    notes += [
+        f"{name}: a reconstruction equals its image, so the mean PSNR is infinite and given as null"
+        for name, result in results.items()
+        if result["reconstruction"]["psnr"] is None
+    ]
+    return notes
+
+
+def summarize(evaluation: Evaluation, judge: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The flat numbers of `evaluation.json` from what `evaluate_editors` found for "model", "copy", "untrained".
+
+    judge: what identifies the judge, such as {"path": ..., "sha256": ...}.
+    """
+    model = evaluation["editors"]["model"]
+    balanced = evaluation["judge"]["balanced_accuracy"]
+    worst, direction = model["worst"]
+    region = model["region"] or {"ratio": None, "floor": None, "drift": None}
+    summary = {
+        "images": evaluation["images"],
+        "strength": evaluation["strength"],
+        "judge": dict(judge or {}),
+        "judge_balanced_accuracy": mean(balanced.values()),
+        "judge_balanced_accuracy_per_attribute": balanced,
+        "attribute_accuracy": model["accuracy"],
+        "attribute_accuracy_adding": model["adding"],
+        "attribute_accuracy_removing": model["removing"],
+        "attribute_accuracy_by_image": model["by_image"],
+        "attribute_accuracy_worst": model["single"][worst][direction]["accuracy"],
+        "attribute_accuracy_worst_which": f"{direction} {worst}",
+        "untouched_change": model["untouched_change"],
+        "untouched_error": model["untouched_error"],
+        "region_error_ratio": region["ratio"],
+        "region_error_floor": region["floor"],
+        "region_drift": region["drift"],
+        "reconstruction_psnr": model["reconstruction"]["psnr"],
+        "reconstruction_ssim": model["reconstruction"]["ssim"],
+    }
+    for name in ("copy", "untrained"):
+        other = evaluation["editors"].get(name)
+        summary |= {
+            f"{name}_attribute_accuracy": other and other["accuracy"],
+            f"{name}_untouched_change": other and other["untouched_change"],
+            f"{name}_untouched_error": other and other["untouched_error"],
+        }
+    return summary
+
+
+def strength_curve(
+    editor: Editor,
+    judge: Judge,
+    source: Any,
+    attributes: Sequence[str],
+    indices: np.ndarray,
+    *,
+    strengths: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0),
+    batch_size: int = 64,
+) -> list[dict[str, float | None]]:
+    """Accuracy against what it costs, by strength: one row of numbers each.
+
+    "change" is mean |edit - input| over all single edits in 8-bit levels; at strength 0 it is what the
+    reconstruction costs.
+    """
+    rows = []
+    for strength in strengths:
+        found = evaluate_editor(
+            editor, judge, source, attributes, indices,
+            strength=strength, batch_size=batch_size, combinations=(), region_faces=0,
+        )["editors"]["model"]  # fmt: skip
+        keys = ("accuracy", *DIRECTIONS, "untouched_change", "untouched_error", "change")
+        rows.append({"strength": float(strength), **{key: found[key] for key in keys}})
+    return rows
+
+
+def edits_grid(
+    editor: Editor, images: np.ndarray, labels: np.ndarray, attributes: Sequence[str], strength: float = 1.0
+) -> tuple[np.ndarray, list[str]]:
+    """A row per face: input, reconstruction, and each attribute inverted.
+
+    Args:
+      editor: what edits.
+      images: (R, S, S, 3) uint8.
+      labels: (R, n) of the editor's attributes.
+      attributes: a column each.
+      strength: of the edits.
+
+    Returns:
+      pictures: (R, C, S, S, 3) uint8.
+      names: C headings.
+    """
+    known = tuple(editor.attributes)
+    attribute_names.check_names(attributes, known)
+    own = np.asarray(labels, np.float32)
+    x, y = to_float(jnp.asarray(images)), jnp.asarray(own)
+    columns = [editor.reconstruct(x, y)]
+    for name in attributes:
+        target, _ = invert(own, known, (name,))
+        columns.append(editor.edit(x, y, jnp.asarray(target), strength))
+    pictures = np.stack([images, *(np.asarray(to_uint8(column)) for column in columns)], axis=1)
+    return pictures, ["Input", "Reconstruction", *(name.replace("_", " ") for name in attributes)]

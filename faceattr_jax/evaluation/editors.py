@@ -1,0 +1,134 @@
+"""What an evaluation asks of an editor and of a judge, and the ones it brings along.
+
+Images are NHWC float32 in [-1, 1]; labels, sources and targets are 0/1 over the editor's attributes.
+"""
+
+import copy
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+import jax
+import numpy as np
+
+from faceattr_jax import attributes
+from faceattr_jax.methods.base import EditRequest, Variables
+
+
+class Editor(Protocol):
+    """Edits batches of one shape; compiles for itself if it likes to."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+    def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
+        """Images (B, S, S, 3) with attributes `source` (B, n) turned into ones with `target`."""
+        ...
+
+    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """The images decoded with their own labels (B, n)."""
+        ...
+
+
+class Judge(Protocol):
+    """An attribute classifier that had no part in the editor's training."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+    def classify(self, images: jax.Array) -> jax.Array:
+        """Probabilities (B, A) of its own attributes."""
+        ...
+
+
+class CopyingEditor:
+    """Returns its input: the baseline that keeps everything and edits nothing.
+
+    Its accuracy is the judge's own error on the real labels.
+    """
+
+    def __init__(self, attributes: Sequence[str]) -> None:
+        self.attributes = tuple(attributes)
+
+    def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
+        return images
+
+    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return images
+
+
+class Compiled:
+    """A method with its variables as an Editor or a Judge, compiled once for every set of variables."""
+
+    def __init__(self, method: Any, variables: Variables) -> None:
+        self.attributes: tuple[str, ...] = tuple(method.attributes)
+        self.variables = variables
+        self._edit = jax.jit(
+            lambda variables, images, source, target, strength: method.edit(
+                variables, images, EditRequest(target=target, source=source, strength=strength)
+            )
+        )
+        self._reconstruct = jax.jit(lambda *arguments: method.reconstruct(*arguments))
+        self._classify = jax.jit(lambda *arguments: method.classify(*arguments))
+
+    def at(self, variables: Variables) -> Self:
+        """The same compiled functions with other variables: an untrained model, a later checkpoint."""
+        other = copy.copy(self)
+        other.variables = variables
+        return other
+
+    def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
+        return self._edit(self.variables, images, source, target, strength)
+
+    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return self._reconstruct(self.variables, images, labels)
+
+    def classify(self, images: jax.Array) -> jax.Array:
+        return self._classify(self.variables, images)
+
+
+def invert(labels: np.ndarray, names: Sequence[str], group: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Every row of `labels` with the attributes of `group` inverted, conflicts resolved.
+
+    Args:
+      labels: (B, n) of 0 and 1, of any dtype.
+      names: the n attributes of its columns.
+      group: those to invert.
+
+    Returns:
+      target: (B, n), as `labels`.
+      touched: (B, n) bool, the attributes whose outcome the request fixes: those of the group and those that
+        `attributes.CONFLICTS` rules out (Blond_Hair = 1 fixes Black_Hair = 0). The others are untouched.
+    """
+    target, touched = np.array(labels), np.zeros(labels.shape, bool)
+    columns = [list(names).index(name) for name in group]
+    ends = np.stack([np.zeros(len(names), np.int8), np.ones(len(names), np.int8)])
+    for values in itertools.product((0, 1), repeat=len(group)):
+        rows = np.all(labels[:, columns] == values, axis=1)
+        if rows.any():
+            request = {name: 1 - value for name, value in zip(group, values, strict=True)}
+            target[rows] = attributes.edited(labels[rows], request, names)
+            from_zeros, from_ones = attributes.edited(ends, request, names)
+            touched[rows] = from_zeros == from_ones
+    return target, touched
+
+
+def choose_combinations(
+    names: Sequence[str], *, count: int = 4, sizes: Sequence[int] = (2, 3), seed: int = 0
+) -> tuple[tuple[str, ...], ...]:
+    """At most `count` combinations of each size for simultaneous edits (AttGAN figure 5).
+
+    The same ones for the same names and seed. No two members exclude each other: a face with neither would be
+    asked for both.
+    """
+    chosen: list[tuple[str, ...]] = []
+    for size in sizes:
+        fitting = [
+            group
+            for group in itertools.combinations(names, size)
+            if not any(b in attributes.CONFLICTS.get(a, ()) for a, b in itertools.permutations(group, 2))
+        ]
+        picks = random.Random(f"{seed}/{size}").sample(range(len(fitting)), min(count, len(fitting)))
+        chosen += [fitting[i] for i in sorted(picks)]
+    return tuple(chosen)

@@ -1,0 +1,240 @@
+"""What an evaluation found, as `evaluation.json`, `evaluation.md` and `evaluation.png`."""
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from faceattr_jax.evaluation.tally import DIRECTIONS
+
+_PROTOCOL = (
+    "Every face is inverted on one attribute at a time: adding where its label is 0, removing where it is 1. "
+    "Attributes that the request rules out are set to 0 with it.",
+    "Edits and reconstructions are rounded to 8 bits, as a PNG holds them, before they are judged or compared.",
+    "Accuracy: the judge, at probability 0.5, finds the edited attribute as requested. Means over attributes and "
+    "directions weigh each of them alike.",
+    "Untouched change: share of (image, untouched attribute) pairs that the judge sees differently than on the "
+    "input. Untouched error: than the input's labels say (STGAN's Err).",
+    "copy returns its input, so its accuracy is the judge's own error on the faces; untrained is the same model "
+    "with fresh parameters.",
+    "PSNR and SSIM (11x11 Gaussian, sigma 1.5, RGB) of decoding a face with its own labels; means over images.",
+)
+_REGIONS = (
+    "Region error ratio: sum |edit - truth| / sum |input - truth| inside the region of the edit; copying scores 1. "
+    "The truth is the drawn face itself with the other attribute, in the style nearest to the edit. Floor: the "
+    "same for the pixelwise median over styles, the best of an editor that cannot know the style. Drift: mean "
+    "|edit - input| outside the region, in 8-bit levels."
+)
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    summary: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    *,
+    protocol: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write the three files, each in one piece: a reader never sees half of one.
+
+    Args:
+      folder: made if missing.
+      summary: the flat numbers (`editing.summarize`), the top level of the JSON.
+      evaluation: all of them (`editing.evaluate_editors`).
+      protocol: what else makes the numbers comparable, in words: data, split, crop, resize, format, config hash.
+      curve: rows of `editing.strength_curve`.
+    """
+    folder = Path(folder)
+    tree = {**summary, "protocol": dict(protocol), "evaluation": evaluation, "strength_curve": list(curve)}
+    write_text(folder / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False) + "\n")
+    write_text(folder / "evaluation.md", markdown(summary, evaluation, protocol=protocol, curve=curve))
+    png = io.BytesIO()
+    chart(evaluation).save(png, "PNG")
+    _write(folder / "evaluation.png", png.getvalue())
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file in one piece, its folder made if missing; an old one is replaced or left as it was."""
+    _write(path, content.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def markdown(
+    summary: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    *,
+    protocol: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The report as Markdown: tables with a column or row per editor, the protocol, the notes."""
+    editors, strength = evaluation["editors"], evaluation["strength"]
+    names = list(editors)
+    parts = [
+        "# Attribute editing",
+        f"{evaluation['images']} faces, strength {strength:g}. "
+        f"Mean accuracy **{_show(summary['attribute_accuracy'])}**, "
+        f"worst {_show(summary['attribute_accuracy_worst'])} ({summary['attribute_accuracy_worst_which']}).",
+        f"## Accuracy of single edits at strength {strength:g}",
+        _accuracy_table(editors),
+        "## What else the edits change",
+        _table(
+            ["", "untouched change", "untouched error", "mean abs. change", "PSNR", "SSIM"],
+            [
+                [
+                    name,
+                    _show(e["untouched_change"]),
+                    _show(e["untouched_error"]),
+                    _show(e["change"], 2),
+                    _show(e["reconstruction"]["psnr"], 2),
+                    _show(e["reconstruction"]["ssim"]),
+                ]
+                for name, e in editors.items()
+            ],
+        ),
+    ]
+    if editors[names[0]]["region"]:
+        parts += ["## Against the drawn truth", _region_table(editors), _REGIONS]
+    if editors[names[0]]["multiple"]:
+        parts += [
+            "## Several attributes at once: all right (mean over them)",
+            _table(
+                ["inverted", "faces", *names],
+                [
+                    [" + ".join(rows[0]["attributes"]), str(rows[0]["faces"])]
+                    + [f"{_show(row['accuracy'])} ({_show(row['mean_accuracy'])})" for row in rows]
+                    for rows in zip(*(e["multiple"] for e in editors.values()), strict=True)
+                ],
+            ),
+        ]
+    if curve:
+        keys = [key for key in curve[0] if key != "strength"]
+        rows = [[f"{row['strength']:g}", *(_show(row[key]) for key in keys)] for row in curve]
+        parts += ["## By strength", _table(["strength", *(key.replace("_", " ") for key in keys)], rows)]
+    judge = evaluation["judge"]
+    measures = ("balanced_accuracy", "accuracy", "majority")
+    judged = [[a, *(_show(judge[m][a]) for m in measures)] for a in judge["accuracy"]]
+    mean = ["mean", _show(summary["judge_balanced_accuracy"]), "", ""]
+    fine_print = [*_PROTOCOL, *(f"{key}: {value}" for key, value in protocol.items())]
+    fine_print += [f"judge {key}: {value}" for key, value in summary["judge"].items()]
+    parts += [
+        "## The judge on the unedited faces",
+        _table(["attribute", "balanced accuracy", "accuracy", "commoner class"], [*judged, mean]),
+        "## Protocol",
+        _bullets(fine_print),
+    ]
+    if evaluation["notes"]:
+        parts += ["## Notes", _bullets(evaluation["notes"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy_table(editors: Mapping[str, Any]) -> str:
+    names, first = list(editors), next(iter(editors.values()))
+    rows = [
+        [attribute]
+        + [
+            cell
+            for d in DIRECTIONS
+            for cell in (
+                str(cells[d]["faces"]),
+                *(_show(editors[name]["single"][attribute][d]["accuracy"]) for name in names),
+            )
+        ]
+        for attribute, cells in first["single"].items()
+    ]
+    mean = ["mean"] + [x for d in DIRECTIONS for x in ("", *(_show(editors[name][d]) for name in names))]
+    header = ["attribute"] + [x for d in DIRECTIONS for x in (f"{d}: faces", *names)]
+    return _table(header, [*rows, mean])
+
+
+def _region_table(editors: Mapping[str, Any]) -> str:
+    first = next(iter(editors.values()))
+
+    def row(label: str, direction: str, faces: str, regions: Sequence[Mapping[str, Any]]) -> list[str]:
+        drifts = [_show(region["drift"], 2) for region in regions]
+        return [label, direction, faces, *(_show(r["ratio"]) for r in regions), _show(regions[0]["floor"]), *drifts]
+
+    rows = []
+    for attribute in first["single"]:
+        for direction in DIRECTIONS:
+            regions = [e["single"][attribute][direction]["region"] for e in editors.values()]
+            rows.append(row(attribute, direction, str(regions[0]["faces"]), regions))
+    rows.append(row("mean", "", "", [e["region"] for e in editors.values()]))
+    header = ["attribute", "direction", "faces", *(f"{name}: ratio" for name in editors), "floor"]
+    return _table([*header, *(f"{name}: drift" for name in editors)], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _show(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+_COLOURS = {"adding": "#3b6fb6", "removing": "#e08a3c"}
+_MARKS = {"copy": "#222222", "untrained": "#b03060"}
+_SCALE = 2  # drawn at this multiple and reduced, which smooths the edges
+
+
+def chart(evaluation: Mapping[str, Any]) -> Image.Image:
+    """Accuracy per attribute as bars, adding above removing; the other editors are marks on the model's bars."""
+    editors = evaluation["editors"]
+    model = next(iter(editors.values()))["single"]
+    left, right, top, pitch, bar = 180, 60, 64, 40, 14
+    width, height = left + 400 + right, top + pitch * len(model) + 34
+    image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
+    draw = ImageDraw.Draw(image)
+    font, small = (ImageFont.load_default(size * _SCALE) for size in (13, 11))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return _SCALE * x, _SCALE * y
+
+    def box(x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
+        return *at(x0, y0), *at(x1, y1)
+
+    def x(value: float) -> float:
+        return left + 400 * value
+
+    title = f"Attribute accuracy at strength {evaluation['strength']:g}, {evaluation['images']} faces"
+    draw.text(at(left, 20), title, "black", font, anchor="ls")
+    legend = {**_COLOURS, **{name: colour for name, colour in _MARKS.items() if name in editors}}
+    for i, (name, colour) in enumerate(legend.items()):
+        wide = 12 if name in _COLOURS else 3
+        draw.rectangle(box(left + 100 * i, 32, left + 100 * i + wide, 44), colour)
+        draw.text(at(left + 100 * i + 17, 38), name, "black", small, anchor="lm")
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        draw.line(box(x(tick), top - 4, x(tick), height - 28), "#cccccc", _SCALE)
+        draw.text(at(x(tick), height - 14), f"{tick:g}", "black", small, anchor="mm")
+    for row, (attribute, cells) in enumerate(model.items()):
+        draw.text(at(left - 10, top + pitch * row + bar), attribute, "black", font, anchor="rm")
+        for below, direction in enumerate(DIRECTIONS):
+            y = top + pitch * row + bar * below
+            value = cells[direction]["accuracy"]
+            if value is None:
+                draw.text(at(left + 4, y + bar / 2), "no faces", "#666666", small, anchor="lm")
+                continue
+            draw.rectangle(box(left, y, x(value), y + bar - 2), _COLOURS[direction])
+            draw.text(at(x(1) + 10, y + bar / 2 - 1), f"{value:.2f}", "black", small, anchor="lm")
+            for name, colour in _MARKS.items():
+                if name in editors:
+                    mark = x(editors[name]["single"][attribute][direction]["accuracy"])
+                    draw.rectangle(box(mark - 1.5, y - 1, mark + 1.5, y + bar - 1), colour)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
