@@ -22,7 +22,7 @@ fi
 
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-environment
+environment ""
 cd "$ROOT"
 faceattr="$VENV/bin/faceattr"
 run="runs/quickstart${SEED:+-$SEED}"
