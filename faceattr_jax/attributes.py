@@ -3,7 +3,7 @@
 Attribute values are 0 or 1 here, as at every public door; a method scales them itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -66,9 +66,7 @@ def parse(text: str, known: Iterable[str]) -> dict[str, int]:
     for item in text.split(","):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not name or not equals or value not in ("0", "1"):
-            raise UserError(
-                f"'{item.strip()}' in '{text}' is not an edit; write NAME=0 or NAME=1, separated by commas"
-            )
+            raise UserError(f"'{item.strip()}' in '{text}' is not an edit; write NAME=0 or NAME=1, separated by commas")
         check_names([name], known)
         if edits.setdefault(name, int(value)) != int(value):
             raise UserError(f"'{text}' sets {name} to both 0 and 1; keep one of them")
@@ -76,9 +74,7 @@ def parse(text: str, known: Iterable[str]) -> dict[str, int]:
     for i, name in enumerate(added):
         for other in added[i + 1 :]:
             if other in CONFLICTS.get(name, ()):
-                raise UserError(
-                    f"'{text}' sets {name}=1 and {other}=1, which exclude each other; keep one of them"
-                )
+                raise UserError(f"'{text}' sets {name}=1 and {other}=1, which exclude each other; keep one of them")
     return edits
 
 
@@ -111,3 +107,8 @@ def edited(source: Array, edits: Mapping[str, int], names: Iterable[str]) -> Arr
     keep = np.array([name not in values for name in names]).reshape(shape).astype(source.dtype)
     put = np.array([values.get(name, 0) for name in names]).reshape(shape).astype(source.dtype)
     return source * keep + put
+
+
+def conflict_matrix(names: Sequence[str]) -> np.ndarray:
+    """(n, n) float32: 1 at [i, j] where setting attribute i to 1 sets attribute j to 0 (CONFLICTS)."""
+    return np.array([[other in CONFLICTS.get(name, ()) for other in names] for name in names], np.float32)

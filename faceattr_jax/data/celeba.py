@@ -6,20 +6,23 @@ and may be the `.csv` files of Kaggle's copy.
 
 from pathlib import Path
 
+import numpy as np
+
 from faceattr_jax.data.folder import (
     LABEL_VALUES,
     LANDMARKS,
     SPLIT_VALUES,
     Complain,
+    Contents,
     Field,
     Listing,
     listing,
+    read_contents,
     read_csv,
+    read_folder,
     read_lines,
     refuse,
-    table,
 )
-from faceattr_jax.data.source import Table
 from faceattr_jax.errors import UserError
 
 LABELS = "list_attr_celeba"
@@ -35,8 +38,13 @@ def find(folder: Path, stem: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read_celeba(folder: Path, complain: Complain = refuse) -> tuple[Path, Table]:
-    """Where the pictures of a CelebA folder are, and their table.
+def read(folder: Path, complain: Complain = refuse) -> Contents:
+    """Read a folder of pictures in either layout: CelebA's where its list of labels is there, else `labels.csv`."""
+    return (read_celeba if find(folder, LABELS) else read_folder)(folder, complain)
+
+
+def read_celeba(folder: Path, complain: Complain = refuse) -> Contents:
+    """Read a folder in CelebA's layout.
 
     The labels and the partition are needed; identities and landmarks are read where their lists are there.
     Complains of every row that cannot be used; raises UserError where a list as a whole cannot.
@@ -47,21 +55,20 @@ def read_celeba(folder: Path, complain: Complain = refuse) -> tuple[Path, Table]
         "labels": Field(labels, labels.columns, LABEL_VALUES.__getitem__, "a label is 1 or -1"),
         "split": Field(
             partition,
-            partition.columns,
+            partition.columns[:1],
             SPLIT_VALUES.__getitem__,
             "a partition is 0 (train), 1 (valid) or 2 (test)",
         ),
     }
     if find(folder, IDENTITY):
         identity = _read(folder, IDENTITY, complain, column="identity")
-        fields["identity"] = Field(identity, identity.columns, int, "an identity is a whole number")
+        fields["identity"] = Field(identity, identity.columns[:1], np.int64, "an identity is a whole number")
     if find(folder, POINTS):
         points = _read(folder, POINTS, complain)
         if points.columns != LANDMARKS:
             raise UserError(f"'{points.path}' should have the columns {' '.join(LANDMARKS)}")
         fields["landmarks"] = Field(points, LANDMARKS, float, "landmarks are pixels")
-    pictures = _pictures(folder)
-    return pictures, table(pictures, labels, fields, complain)
+    return read_contents(_pictures(folder), labels, fields, complain)
 
 
 def _pictures(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import csv
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,14 @@ def decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
 
+def decoded(decode: Callable[[int], np.ndarray], indices: np.ndarray, size: int) -> np.ndarray:
+    """(B, size, size, 3) uint8: the results of `decode` at `indices` (B,), on all cores."""
+    images = np.empty((len(indices), size, size, 3), np.uint8)
+    for i, image in enumerate(decoders().map(decode, np.asarray(indices).tolist())):
+        images[i] = image
+    return images
+
+
 @dataclass(frozen=True, eq=False)
 class FolderSource:
     """A Source of picture files, decoded when they are asked for.
@@ -63,12 +71,9 @@ class FolderSource:
         crops.preset(self.crop)
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        for i, image in enumerate(decoders().map(self._image, np.asarray(indices).tolist())):
-            images[i] = image
-        return images
+        return decoded(self._decode, indices, self.size)
 
-    def _image(self, index: int) -> np.ndarray:
+    def _decode(self, index: int) -> np.ndarray:
         path = self.folder / self.table.names[index]
         image = read_image(path)
         try:
@@ -95,25 +100,31 @@ class Listing:
       path: the file.
       columns: names of the columns after the first.
       rows: picture (the first column) -> the line's number and the values of `columns`.
+      broken: pictures of lines with another number of values.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[int, list[str]]]
+    broken: Set[str]
 
 
 def listing(path: Path, columns: Iterable[str], lines: Iterable[tuple[int, list[str]]], complain: Complain) -> Listing:
     """Collect the numbered `lines` (picture, values) of a list; complains of a wrong length and of a repeated row.
 
-    Raises UserError where two columns have one name, or where there are no rows.
+    Raises UserError where there are no columns or rows, or where two columns have one name.
     """
     columns = tuple(columns)
+    if not columns:
+        raise UserError(f"'{path}' has no column of values")
     for column in columns:
         if columns.count(column) > 1:
             raise UserError(f"'{path}' has two columns '{column}'; keep one")
     rows = dict[str, tuple[int, list[str]]]()
+    broken = set[str]()
     for line, (name, *values) in lines:
         if len(values) != len(columns):
+            broken.add(name)
             complain(
                 f"'{path}', line {line}: '{name}' has {len(values)} values where the list has {len(columns)} columns"
             )
@@ -121,9 +132,9 @@ def listing(path: Path, columns: Iterable[str], lines: Iterable[tuple[int, list[
             complain(f"'{path}', line {line}: '{name}' is listed before, in line {rows[name][0]}")
         else:
             rows[name] = line, values
-    if not rows:
+    if not rows and not broken:
         raise UserError(f"'{path}' lists no pictures")
-    return Listing(path, columns, rows)
+    return Listing(path, columns, rows, broken)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -151,76 +162,87 @@ class Field(NamedTuple):
 
     listing: Listing
     columns: tuple[str, ...]
-    read: Callable[[str], Any]  # raises KeyError or ValueError
+    read: Callable[[str], Any]  # raises KeyError, ValueError or OverflowError
     expected: str
 
 
-def read_fields(
-    folder: Path, listed: Listing, fields: Mapping[str, Field], complain: Complain
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Read `fields` of every picture in `listed` that is in `folder`.
+class Contents(NamedTuple):
+    """What a folder holds.
 
-    Complains of a picture that is absent, that a field's list leaves out, or whose value cannot be read.
+    Attributes:
+      folder: where the pictures are.
+      table: of the pictures without a problem.
+      unlisted: pictures that are there and in no row, in order.
+    """
 
-    Returns:
-      The names of the N pictures without a problem, and by field an array (N, columns).
+    folder: Path
+    table: Table
+    unlisted: list[str]
+
+
+def read_contents(folder: Path, listed: Listing, fields: Mapping[str, Field], complain: Complain) -> Contents:
+    """Bring together the pictures of `folder`, the list of them, and fields named like those of a Table.
+
+    Without a field "split" a picture's split is dealt by a hash of the person, or where that is unknown of the
+    name: 8 of 10 to train, one to valid, one to test. It stays the same when other pictures come or go.
+
+    Complains of a picture that is absent, or that a field's list leaves out or has no good value for; raises
+    UserError where none is left.
     """
     present = pictures(folder)
-    places = {key: [field.listing.columns.index(column) for column in field.columns] for key, field in fields.items()}
     names = list[str]()
     kept: dict[str, list[list[Any]]] = {key: [] for key in fields}
+    places = {key: [field.listing.columns.index(column) for column in field.columns] for key, field in fields.items()}
     for name, (line, _) in listed.rows.items():
-        problems = []
+        problems = list[str]()
         if name not in present:
             problems.append(f"'{listed.path}', line {line}: there is no picture '{folder / name}'")
         row = dict[str, list[Any]]()
         for key, field in fields.items():
             if name not in field.listing.rows:
-                problems.append(f"'{field.listing.path}' has no row for '{name}'")
+                if name not in field.listing.broken:
+                    problems.append(f"'{field.listing.path}' has no row for '{name}'")
                 continue
             at, values = field.listing.rows[name]
             row[key] = parsed = []
             for value in (values[place] for place in places[key]):
                 try:
                     parsed.append(field.read(value))
-                except (KeyError, ValueError):
-                    place = f"'{field.listing.path}', line {at}"
-                    problems.append(f"{place}: '{name}' has the value '{value}'; {field.expected}")
+                except (KeyError, ValueError, OverflowError):
+                    where = f"'{field.listing.path}', line {at}"
+                    problems.append(f"{where}: '{name}' has the value '{value}'; {field.expected}")
                     break
         for problem in problems:
             complain(problem)
-        if not problems:
+        if not problems and len(row) == len(fields):
             names.append(name)
             for key, parsed in row.items():
                 kept[key].append(parsed)
-    return names, {key: np.array(values).reshape(len(names), len(fields[key].columns)) for key, values in kept.items()}
+    if not names:
+        raise UserError(f"'{listed.path}' has no row that can be used")
+    unlisted = sorted(present - listed.rows.keys() - listed.broken)
+    return Contents(folder, _table(names, fields["labels"].columns, kept), unlisted)
 
 
-def table(folder: Path, listed: Listing, fields: Mapping[str, Field], complain: Complain) -> Table:
-    """The table of the pictures in `listed`, from fields named like the table's own.
-
-    Without a field "split" a picture's split is dealt by a hash of the person, or where that is unknown of the
-    name: 8 of 10 to train, one to valid, one to test. It stays the same when other pictures come or go.
-    """
-    names, values = read_fields(folder, listed, fields, complain)
-    identity = values["identity"][:, 0].astype(np.int64) if "identity" in values else None
+def _table(names: list[str], attributes: tuple[str, ...], values: Mapping[str, list[list[Any]]]) -> Table:
+    identity = np.array(values["identity"], np.int64)[:, 0] if "identity" in values else None
     if "split" in values:
-        split = values["split"][:, 0].astype(np.int8)
+        split = np.array(values["split"], np.int8)[:, 0]
     else:
-        tenths = [zlib.crc32(str(key).encode()) % 10 for key in (names if identity is None else identity)]
+        tenths = [zlib.crc32(str(key).encode()) % 10 for key in (names if identity is None else identity.tolist())]
         split = np.array([{0: 1, 1: 2}.get(tenth, 0) for tenth in tenths], np.int8)
     return Table(
-        attributes=fields["labels"].columns,
-        labels=values["labels"].astype(bool),
+        attributes=attributes,
+        labels=np.array(values["labels"], bool),
         split=split,
         names=names,
         identity=identity,
-        landmarks=values["landmarks"].astype(np.float32).reshape(-1, 5, 2) if "landmarks" in values else None,
+        landmarks=np.array(values["landmarks"], np.float32).reshape(-1, 5, 2) if "landmarks" in values else None,
     )
 
 
-def read_folder(folder: Path, complain: Complain = refuse) -> tuple[Path, Table]:
-    """Where the pictures of a folder with `labels.csv` are, and their table.
+def read_folder(folder: Path, complain: Complain = refuse) -> Contents:
+    """Read a folder of pictures with a `labels.csv`.
 
     The first column, `file` or `image_id`, names a picture relative to the folder. `split` (train, valid, test, or
     0, 1, 2), `identity` and the ten LANDMARKS are read where they are there; every other column is an attribute,
@@ -238,7 +260,7 @@ def read_folder(folder: Path, complain: Complain = refuse) -> tuple[Path, Table]
         values = SPLIT_VALUES | {name: value for value, name in enumerate(SPLITS)}
         fields["split"] = Field(listed, ("split",), values.__getitem__, f"a split is {', '.join(SPLITS)}")
     if "identity" in listed.columns:
-        fields["identity"] = Field(listed, ("identity",), int, "an identity is a whole number")
+        fields["identity"] = Field(listed, ("identity",), np.int64, "an identity is a whole number")
     if set(LANDMARKS) <= set(listed.columns):
         fields["landmarks"] = Field(listed, LANDMARKS, float, "landmarks are pixels")
-    return folder, table(folder, listed, fields, complain)
+    return read_contents(folder, listed, fields, complain)

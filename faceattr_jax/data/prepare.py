@@ -29,7 +29,7 @@ class PreparedSource:
 
     def __init__(self, folder: Path, *, size: int, crop: str) -> None:
         crops.preset(crop)
-        about = _about(folder)
+        about = read_about(folder)
         if (about["size"], about["crop"]) != (size, crop):
             raise UserError(
                 f"'{folder}' was prepared at {about['size']} pixels with crop '{about['crop']}', "
@@ -50,15 +50,17 @@ class PreparedSource:
         return self._pixels[indices]
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `prepared.json` says; UserError where it is damaged or of another version of the format."""
     path = folder / "prepared.json"
     try:
         about = json.loads(path.read_text())
-        if about["version"] != VERSION:
-            raise UserError(f"'{path}' is of version {about['version']}, not {VERSION}; prepare it again")
-        return about
+        version, _ = about["version"], (about["size"], about["crop"], about["attributes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged ({error!r}); prepare it again") from None
+    if version != VERSION:
+        raise UserError(f"'{path}' is of version {version}, not {VERSION}; prepare it again")
+    return about
 
 
 def _table(path: Path, attributes: list[str]) -> Table:
@@ -100,7 +102,7 @@ def prepare(path: str, out: str | Path, *, size: int, crop: str = "center178") -
     source = open_source(path, size=size, crop=crop)
     about = _describe(path, source)
     if out.exists():
-        if (out / "prepared.json").exists() and _about(out) == about and _same(out, source):
+        if (out / "prepared.json").exists() and read_about(out) == about and _same(out, source):
             return Prepared(out, about, reused=True)
         raise UserError(f"'{out}' exists and holds something else; remove it, or prepare to another folder")
     partial = out.with_name(f".{out.name}.partial")

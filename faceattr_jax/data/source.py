@@ -136,15 +136,12 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
             from faceattr_jax.data.tfds_celeba import TfdsSource
 
             return TfdsSource(Path(path).expanduser(), size=size, crop=crop)
-        case "celeba":
-            from faceattr_jax.data.celeba import read_celeba
+        case "celeba" | "csv":
+            from faceattr_jax.data import celeba
             from faceattr_jax.data.folder import FolderSource
 
-            return FolderSource(*read_celeba(Path(path).expanduser()), size=size, crop=crop)
-        case "csv":
-            from faceattr_jax.data.folder import FolderSource, read_folder
-
-            return FolderSource(*read_folder(Path(path).expanduser()), size=size, crop=crop)
+            contents = celeba.read(Path(path).expanduser())
+            return FolderSource(contents.folder, contents.table, size, crop)
 
 
 def _synthetic(path: str) -> dict[str, int]:
