@@ -25,9 +25,8 @@ def enable(folder: str | Path) -> int:
     folder = Path(folder).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     removed = remove_unreadable(folder)
-    if jax.config.jax_compilation_cache_dir != str(folder):
-        jax_cache.reset_cache()  # forgets the folder that an earlier compilation in this process has used
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax_cache.reset_cache()  # forgets the folder that an earlier compilation in this process has used
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return removed
