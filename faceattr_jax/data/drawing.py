@@ -31,17 +31,16 @@ def length(x: Array, y: Array) -> Array:
 def ellipse(x: Array, y: Array, rx, ry) -> Array:
     """Approximate distance to an axis-aligned ellipse at the origin (first order at its edge)."""
     near = length(x / rx, y / ry)
-    return near * (near - 1.0) / length(x / (rx * rx), y / (ry * ry))
+    slope = jnp.sqrt((x / (rx * rx)) ** 2 + (y / (ry * ry)) ** 2 + _TINY / (rx * ry))
+    return near * (near - 1.0) / slope
 
 
 def egg(x: Array, y: Array, rx, ry, power) -> tuple[Array, Array]:
     """Distance to the superellipse |x/rx|^p + |y/ry|^p = 1, and its radius function (1 at the edge)."""
     a = jnp.sqrt((x / rx) ** 2 + _TINY)
     b = jnp.sqrt((y / ry) ** 2 + _TINY)
-    la, lb = jnp.log(a), jnp.log(b)
-    total = jnp.exp(power * la) + jnp.exp(power * lb)
-    radius = jnp.exp(jnp.log(total) / power)
-    slope = radius / total * length(jnp.exp((power - 1) * la) / rx, jnp.exp((power - 1) * lb) / ry)
+    radius = jnp.exp(jnp.log(a**power + b**power) / power)
+    slope = length((a / radius) ** (power - 1) / rx, (b / radius) ** (power - 1) / ry)
     return (radius - 1.0) / slope, radius
 
 
@@ -72,9 +71,9 @@ def fade(distance: Array, width) -> Array:
     return jax.nn.sigmoid(-2.0 * distance / width)
 
 
-def blob(x: Array, y: Array, sx, sy) -> Array:
-    """Gaussian bump of height 1 at the origin."""
-    return jnp.exp(-0.5 * ((x / sx) ** 2 + (y / sy) ** 2))
+def bump(x: Array, s) -> Array:
+    """Gaussian of height 1 and standard deviation s; a product of two is a blob."""
+    return jnp.exp(-0.5 * (x / s) ** 2)
 
 
 def ripple(phase: Array, rate, w) -> Array:

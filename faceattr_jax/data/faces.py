@@ -65,10 +65,10 @@ class Shot(NamedTuple):
     light_x: Any = (-0.85, 0.85)
     light_y: Any = (-0.75, -0.15)
     light: Any = (0.92, 1.06)  # exposure
-    contrast: Any = (0.45, 0.8)  # share of directed light
+    contrast: Any = (0.45, 0.72)  # share of directed light
     warmth: Any = (-1.0, 1.0)
     back_hue: Any = (0.0, 1.0)
-    back_saturation: Any = (0.08, 0.5)
+    back_saturation: Any = (0.05, 0.4)
     back_value: Any = (0.3, 0.9)
     back_shift: Any = (-0.15, 0.15)  # hue of the gradient's other end
     back_angle: Any = (0.0, 6.28)
@@ -113,7 +113,7 @@ class Style(NamedTuple):
     hat_hue: Any = (0.0, 1.0)
     hat_saturation: Any = (0.2, 0.85)
     hat_value: Any = (0.2, 0.8)
-    hat_brim: Any = (-2.0, 26.0)  # how far the brim reaches beyond the crown: none (a beanie) to wide
+    hat_brim: Any = (-10.0, 26.0)  # how far the brim reaches beyond the crown: none (a beanie) to wide
     hat_height: Any = (40.0, 52.0)
     hat_band: Any = (0.0, 1.0)  # hue of the band
     lipstick_hue: Any = (0.90, 1.03)
@@ -190,7 +190,7 @@ def mouth(face: Face, on: dict[str, Array]) -> Mouth:
     return Mouth(
         face.person.mouth_height - 0.5 * smile,
         face.person.mouth_width + 3.5 * smile,
-        6.0 * smile,
+        0.6 + 5.6 * smile,
         on["Mouth_Slightly_Open"] * face.style.mouth_open,
     )
 
