@@ -46,8 +46,8 @@ def evaluate_editors(
     strength: float = 1.0,
     batch_size: int = 64,
     combinations: Sequence[Group] | None = None,
-    region_faces: int = 64,
-    styles: int = 8,
+    region_faces: int = 32,
+    styles: int | None = None,
 ) -> Evaluation:
     """Measure editors side by side on the same faces.
 
@@ -61,7 +61,7 @@ def evaluate_editors(
       batch_size: faces per call; the last batch is filled up, so that nothing compiles twice.
       combinations: attributes to invert at once; None chooses some (`choose_combinations`), () leaves it out.
       region_faces: faces per attribute and direction for the region errors, 0 leaves them out.
-      styles: redrawn styles that the source offers.
+      styles: redrawn styles to compare with; None takes all `source.styles`.
 
     Returns:
       A JSON-able tree: {"images", "strength", "attributes", "judge": {...}, "editors": {name: {...}}, "notes"};
@@ -98,7 +98,8 @@ def evaluate_editors(
 
     regions = {}
     if region_faces and hasattr(source, "counterfactual"):
-        limits = {"batch_size": size, "faces": region_faces, "styles": styles}
+        limits = {"batch_size": size, "faces": region_faces}
+        limits["styles"] = source.styles if styles is None else styles
         regions = region_errors(editors, source, attributes, indices, strength=strength, **limits)
     results = {name: tally.result(regions.get(name)) for name, tally in tallies.items()}
     return {

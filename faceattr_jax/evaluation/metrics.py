@@ -101,18 +101,19 @@ def confusion(predictions: jax.Array, labels: jax.Array, valid: jax.Array | None
 
 def accuracy(counts: Confusion) -> jax.Array:
     """Share of right predictions per attribute, (A,); NaN where nothing was counted."""
-    right = counts.tp + counts.tn
-    return right / (right + counts.fp + counts.fn)
+    return _share(counts.tp + counts.tn, counts.fp + counts.fn)
 
 
 def balanced_accuracy(counts: Confusion) -> jax.Array:
     """Mean of the true-positive and true-negative rates per attribute, (A,); NaN where a class is absent."""
-    positive = counts.tp / (counts.tp + counts.fn)
-    negative = counts.tn / (counts.tn + counts.fp)
-    return (positive + negative) / 2
+    return (_share(counts.tp, counts.fn) + _share(counts.tn, counts.fp)) / 2
 
 
 def majority(counts: Confusion) -> jax.Array:
     """Accuracy of always answering the commoner class, (A,): what a judge has to beat."""
     positive, negative = counts.tp + counts.fn, counts.tn + counts.fp
-    return jnp.maximum(positive, negative) / (positive + negative)
+    return _share(jnp.maximum(positive, negative), jnp.minimum(positive, negative))
+
+
+def _share(part: jax.Array, rest: jax.Array) -> jax.Array:
+    return jnp.divide(part, part + rest)  # of NumPy counts too, whose own division warns of 0 / 0

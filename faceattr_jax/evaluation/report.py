@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from faceattr_jax import files
 from faceattr_jax.evaluation.tally import DIRECTIONS
 
 _PROTOCOL = (
@@ -54,22 +55,12 @@ def write_report(
     write_text(folder / "evaluation.md", markdown(summary, evaluation, protocol=protocol, curve=curve))
     png = io.BytesIO()
     chart(evaluation).save(png, "PNG")
-    _write(folder / "evaluation.png", png.getvalue())
+    files.write(folder / "evaluation.png", png.getvalue())
 
 
 def write_text(path: Path, content: str) -> None:
     """Write a file in one piece, its folder made if missing; an old one is replaced or left as it was."""
     _write(path, content.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def markdown(

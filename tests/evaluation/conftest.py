@@ -62,6 +62,8 @@ class Source:
 class Drawn(Source):
     """With the truth of every edit. Styles change only what the face does not show yet."""
 
+    styles = STYLES
+
     def counterfactual(self, indices: np.ndarray, labels: np.ndarray, style: int | None = None) -> np.ndarray:
         own = self.table.labels[indices]
         truth = self._paint(indices, labels, 0)

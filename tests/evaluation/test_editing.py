@@ -72,9 +72,7 @@ def test_a_perfect_editor_scores_the_judges_accuracy_and_no_region_error(fake: M
     labels = source.table.labels[:, 3]
     wrong = [(~labels)[:3].sum() / (~labels).sum(), labels[:3].sum() / labels.sum()]
     editor = fake.Perfect(source)
-    found = evaluate_editor(
-        editor, judge, source, fake.NAMES, indices, batch_size=10, styles=fake.STYLES, region_faces=5
-    )
+    found = evaluate_editor(editor, judge, source, fake.NAMES, indices, batch_size=10, region_faces=5)
     model = found["editors"]["model"]
     assert editor.shapes == {(10, 16, 16, 3)}, "one shape: one compilation"
     expected = {name: [1, 1] for name in fake.NAMES[:3]} | {"Male": [pytest.approx(1 - w) for w in wrong]}
@@ -96,9 +94,7 @@ def test_region_errors_by_hand(fake: ModuleType) -> None:
     source, judge, n = fake.Drawn(), fake.Judge(), fake.NAMES.index("Eyeglasses")
     indices = np.arange(24)
     editors = {"model": fake.Constant(230), "copy": CopyingEditor(fake.NAMES), "style 1": fake.Perfect(source, style=1)}
-    found = evaluate_editors(
-        editors, judge, source, ("Eyeglasses",), indices, batch_size=5, styles=fake.STYLES, region_faces=100
-    )
+    found = evaluate_editors(editors, judge, source, ("Eyeglasses",), indices, batch_size=5, region_faces=100)
     cells = {name: found["editors"][name]["single"]["Eyeglasses"] for name in editors}
     adding, removing = (cells["model"][d]["region"] for d in DIRECTIONS)
     # The nearest truth to 230 is 240, 190 away from the input; removed, the truth is 50 and the input 200.
@@ -129,9 +125,9 @@ def test_floor_of_styles_that_have_no_common_pixel(fake: ModuleType) -> None:
             truth[added, rows, column] = 200
             return truth
 
-    found = evaluate_editor(
-        CopyingEditor(fake.NAMES), fake.Judge(), Patches(), ("Eyeglasses",), np.arange(24), styles=2
-    )["editors"]["model"]["single"]["Eyeglasses"]
+    found = evaluate_editor(CopyingEditor(fake.NAMES), fake.Judge(), Patches(), ("Eyeglasses",), np.arange(24))[
+        "editors"
+    ]["model"]["single"]["Eyeglasses"]
     # No pixel is lit in most styles, so the best that hedges paints nothing: as bad as copying.
     assert found["adding"]["region"]["floor"] == 1
     assert found["adding"]["region"]["ratio"] == 1
@@ -141,9 +137,7 @@ def test_the_region_takes_in_what_conflicts_change(fake: ModuleType) -> None:
     # Blond hair on a black-haired face also unpaints the black hair, although the editor knows only Blond_Hair.
     source = fake.Drawn(np.tile(np.array([[True, False, False, False]]), (4, 1)))
     editor = fake.Perfect(source, names=("Blond_Hair",))
-    found = evaluate_editor(
-        editor, fake.Judge(), source, ("Blond_Hair",), np.arange(4), styles=fake.STYLES, region_faces=4
-    )
+    found = evaluate_editor(editor, fake.Judge(), source, ("Blond_Hair",), np.arange(4), region_faces=4)
     adding = found["editors"]["model"]["single"]["Blond_Hair"]["adding"]["region"]
     assert adding == {"ratio": 0, "floor": 0, "drift": 0, "faces": 4}
 
@@ -172,7 +166,7 @@ def test_results_do_not_depend_on_the_batch_size(fake: ModuleType) -> None:
         editors = {"model": fake.Perfect(source, style=0), "untrained": fake.Constant(130)}
         judge = fake.Judge(errs=[2, 3, 9])
         return evaluate_editors(
-            editors, judge, source, fake.NAMES, np.arange(3, 22), strength=0.9, batch_size=batch_size, styles=2
+            editors, judge, source, fake.NAMES, np.arange(3, 22), strength=0.9, batch_size=batch_size
         )
 
     once = found(19)
@@ -191,7 +185,7 @@ def test_no_change_asked_is_a_reconstruction(fake: ModuleType) -> None:
 
 def test_a_direction_without_faces_is_null_and_noted(fake: ModuleType) -> None:
     source = fake.Drawn(np.array([[True, False, True, False], [False, True, True, False]]))
-    found = evaluate_editor(fake.Perfect(source), fake.Judge(), source, fake.NAMES, np.arange(2), styles=2)
+    found = evaluate_editor(fake.Perfect(source), fake.Judge(), source, fake.NAMES, np.arange(2))
     model = found["editors"]["model"]
     assert model["single"]["Eyeglasses"]["adding"]["accuracy"] is None
     assert model["single"]["Male"]["removing"]["faces"] == 0
@@ -207,7 +201,7 @@ def test_a_direction_that_changes_no_pixel_has_no_region_error(fake: ModuleType)
             return self.images(indices)
 
     source = Hidden()
-    found = evaluate_editor(CopyingEditor(fake.NAMES), fake.Judge(), source, ("Male",), np.arange(24), styles=2)
+    found = evaluate_editor(CopyingEditor(fake.NAMES), fake.Judge(), source, ("Male",), np.arange(24))
     assert found["editors"]["model"]["region"]["ratio"] is None
     assert "adding Male: changes no pixel of these faces; it has no region error" in found["notes"]
 
@@ -215,7 +209,7 @@ def test_a_direction_that_changes_no_pixel_has_no_region_error(fake: ModuleType)
 def test_summary_keys(fake: ModuleType) -> None:
     source = fake.Drawn()
     editors = {"model": fake.Perfect(source), "copy": CopyingEditor(fake.NAMES), "untrained": fake.Constant(255)}
-    found = evaluate_editors(editors, fake.Judge(), source, fake.NAMES, np.arange(24), styles=2, strength=0.8)
+    found = evaluate_editors(editors, fake.Judge(), source, fake.NAMES, np.arange(24), strength=0.8)
     summary = summarize(found, {"path": "judge", "sha256": "00"})
     assert summary["judge_balanced_accuracy"] == 1
     assert summary["judge_balanced_accuracy_per_attribute"] == dict.fromkeys(fake.NAMES, 1)
