@@ -53,14 +53,16 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
             return _rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"there is no picture '{name}'") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(_too_large(name)) from None
     except Image.UnidentifiedImageError:
         raise UserError(f"'{name}' is not a picture that can be read; give a JPEG or PNG file") from None
     # Pillow's decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ...
     except Exception as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"there is no picture '{name}'") from None
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"the picture '{name}' cannot be read ({error.strerror})") from None
         raise UserError(f"'{name}' cannot be decoded ({error}); the file is damaged or cut short") from error
 
 

@@ -247,13 +247,13 @@ def _check_format(file_format: str) -> None:
 def _examples(contents: Contents, split: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The pictures of a split as TFDS's builder yields them: a key, and the features."""
     table = contents.table
-    identity, landmarks = np.asarray(table.identity).tolist(), np.asarray(table.landmarks, np.int64).reshape(-1, 10)
+    identity, landmarks = np.asarray(table.identity).tolist(), np.asarray(table.landmarks).reshape(-1, 10)
     for i in np.flatnonzero(table.split == split).tolist():
         yield (
             table.names[i],
             {
                 "image": io.BytesIO(_aligned_jpeg(contents.folder / table.names[i])),
-                "landmarks": dict(zip(LANDMARKS, landmarks[i].tolist(), strict=True)),
+                "landmarks": dict(zip(LANDMARKS, np.rint(landmarks[i]).astype(int).tolist(), strict=True)),
                 "attributes": dict(zip(table.attributes, table.labels[i].tolist(), strict=True)),
                 "identity": {"Identity_No": identity[i]},
             },
