@@ -3,7 +3,7 @@
     faceattr train --config=classifier_128 --workdir=runs/judge_128 --config.data.path=CELEBA
 
 Widths 16-16-32-32-64-64-128-128-256-256 and 512 hidden units, L2 1e-4: the AttGAN authors' word in their repository,
-as STGAN's code has it. The paper's own judge reaches a mean accuracy of 90.89 % over the attributes of CelebA's test set.
+as STGAN's code has it. The paper's own judge reaches a mean accuracy of 90.89 % on CelebA's test set.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """Face attribute editing in JAX: load a trained editor, or take the networks, losses and renderer into other code.
 
-    >>> import faceattr_jax as fj
-    >>> editor = fj.load("runs/quickstart/attgan")  # doctest: +SKIP
-    >>> editor.edit(images, {"Eyeglasses": 1})  # doctest: +SKIP
+>>> import faceattr_jax as fj
+>>> editor = fj.load("runs/quickstart/attgan")  # doctest: +SKIP
+>>> editor.edit(images, {"Eyeglasses": 1})  # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any

@@ -40,7 +40,7 @@ def base() -> ConfigDict:
                 "log_every": 50,
                 "checkpoint_every": 1000,
                 "keep": 3,
-                "evaluate_every": 0,  # iterations between evaluations on the valid split, with a grid; 0: only at the end
+                "evaluate_every": 0,  # iterations between evaluations on the valid split; 0: only at the end
             },
             "evaluation": {
                 "validator": "",  # module.function of faceattr_jax.evaluation, run during training
@@ -160,11 +160,14 @@ def _module(name: str) -> Any:
         if not path.is_file():
             raise UserError(f"--config={name}: there is no such file.")
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
     known = names()
     if name not in known:
-        raise UserError(f"--config={name}: there is no such config{nearest(name, known)}; there are {', '.join(known)}.")
+        raise UserError(
+            f"--config={name}: there is no such config{nearest(name, known)}; there are {', '.join(known)}."
+        )
     return importlib.import_module(f"faceattr_jax.configs.{name}")

@@ -33,7 +33,9 @@ class Editor:
         self.method, self.variables, self.path = method, variables, path
         self.config = method.config
         self._calls = {
-            name: jax.jit(getattr(method, name)) for name in ("edit", "reconstruct", "classify") if hasattr(method, name)
+            name: jax.jit(getattr(method, name))
+            for name in ("edit", "reconstruct", "classify")
+            if hasattr(method, name)
         }
 
     @property
@@ -116,8 +118,8 @@ class Editor:
         x = x[None] if single else x
         if x.ndim != 4 or x.shape[1:] != (self.size, self.size, 3):
             raise UserError(
-                f"images of shape {x.shape} do not fit: this model takes (B, {self.size}, {self.size}, 3), cut with the "
-                f"crop preset '{self.crop}'."
+                f"images of shape {x.shape} do not fit: this model takes (B, {self.size}, {self.size}, 3), cut with "
+                f"the crop preset '{self.crop}'."
             )
         return (to_float(x) if x.dtype == jnp.uint8 else x.astype(jnp.float32)), single
 

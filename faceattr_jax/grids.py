@@ -5,12 +5,13 @@ Pictures are uint8 (R, C, H, W, 3): R rows of C pictures of H x W pixels.
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from faceattr_jax import files
 
 CELL = 96  # small pictures are magnified, by a whole number, to at least this width: a name must fit above
 GAP = 2
@@ -55,16 +56,9 @@ def save_grid(
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write one uint8 (H, W, 3) picture; a reader finds the old file or the new one, never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, "PNG")
-    try:
-        part.write_bytes(encoded.getvalue())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write(path, encoded.getvalue())
 
 
 def _caption(name: str, width: int) -> Image.Image:

@@ -1,7 +1,7 @@
 """From a source and a sampler to batches on the host, ahead of time and from memory where wanted."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +24,21 @@ class Pipeline:
       source: where the pictures come from.
       attributes: the n attributes whose labels come with them; UserError where the source lacks one.
       sampler: which pictures make up a batch.
+      rows: which rows of a batch of the given size this process takes; all of them, or its share of several hosts'.
     """
 
-    def __init__(self, source: Source, attributes: Iterable[str], sampler: Sampler) -> None:
+    def __init__(
+        self,
+        source: Source,
+        attributes: Iterable[str],
+        sampler: Sampler,
+        rows: Callable[[int], slice] = slice,
+    ) -> None:
         self.source = source
-        self.sampler = sampler
+        self._local = rows
         self._labels = source.table.select(attributes)
         self._cpu = jax.local_devices(backend="cpu")[0]
-        self._rows = jax.jit(sampler)
+        self._draw = jax.jit(sampler)
 
     def batch(self, draw: int, index: int = 0) -> Any:
         """The batch of draw number `draw` for `index`.
@@ -42,10 +49,11 @@ class Pipeline:
         """
         # On the CPU whatever the backend, and with transfers spelt out, so that a training loop may forbid others.
         with jax.default_device(self._cpu):
-            rows = self._rows(*jax.device_put((np.int32(draw), np.int32(index)), self._cpu))
+            rows = self._draw(*jax.device_put((np.int32(draw), np.int32(index)), self._cpu))
         return jax.tree.map(self._take, jax.device_get(rows))
 
     def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        indices = indices[self._local(len(indices))]
         return {"images": self.source.images(indices), "labels": self._labels[indices]}
 
     def prefetch(self, requests: Iterable[tuple[int, int]], depth: int = 2) -> Iterator[Any]:

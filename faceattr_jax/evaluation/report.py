@@ -58,11 +58,6 @@ def write_report(
     files.write(folder / "evaluation.png", png.getvalue())
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write a file in one piece, its folder made if missing; an old one is replaced or left as it was."""
-    _write(path, content.encode())
-
-
 def markdown(
     summary: Mapping[str, Any],
     evaluation: Mapping[str, Any],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from faceattr_jax import config as configs
-from faceattr_jax import grids
+from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, load
 from faceattr_jax.errors import UserError
@@ -60,8 +60,8 @@ def _evaluate_judge(
 ) -> dict[str, Any]:
     rows = labelling.evaluate_judge(Compiled(model.method, model.variables), source, indices)
     summary = {name: labelling.mean(rows, name) for name in ("balanced_accuracy", "accuracy", "majority")}
-    report.write_text(out / "evaluation.json", json.dumps({**summary, "protocol": protocol, "attributes": rows}, indent=2))
-    report.write_text(out / "evaluation.md", labelling.markdown(rows, protocol["data"]))
+    files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol, "attributes": rows}, indent=2))
+    files.write(out / "evaluation.md", labelling.markdown(rows, protocol["data"]))
     return summary
 
 
@@ -77,18 +77,26 @@ def _evaluate_editor(
 ) -> dict[str, Any]:
     judge = judge or model.config.evaluation.judge
     if not judge:
-        raise UserError("An editor is evaluated by a classifier that had no part in its training: give --judge=WORKDIR.")
+        raise UserError(
+            "An editor is evaluated by a classifier that had no part in its training: give --judge=WORKDIR."
+        )
     judging = load(judge)
     if (judging.size, judging.crop) != (model.size, model.crop):
         raise UserError(
-            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} crops "
-            f"of {model.size} px; train a judge that fits."
+            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
+            f"crops of {model.size} px; train a judge that fits."
         )
     trained, compiled_judge = Compiled(model.method, model.variables), Compiled(judging.method, judging.variables)
     untrained = trained.at(init_state(model.method, model.config.seed).inference_variables)
     editors = {"model": trained, "copy": CopyingEditor(model.attributes), "untrained": untrained}
     found = editing.evaluate_editors(
-        editors, compiled_judge, source, model.attributes, indices, strength=strength, styles=getattr(source, "styles", 0)
+        editors,
+        compiled_judge,
+        source,
+        model.attributes,
+        indices,
+        strength=strength,
+        styles=getattr(source, "styles", 0),
     )
     summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()

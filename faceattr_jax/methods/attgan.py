@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
 from faceattr_jax.methods.base import (
     Batch,
@@ -146,7 +147,12 @@ class AttGAN:
     def stages(self) -> tuple[Stage, ...]:
         moving = ("batch_stats/encoder", "batch_stats/decoder")
         critic = Phase(
-            "critic", ("critic",), self.critic_objective, mutates=moving, repeats=self.config.critic_updates, draw="update"
+            "critic",
+            ("critic",),
+            self.critic_objective,
+            mutates=moving,
+            repeats=self.config.critic_updates,
+            draw="update",
         )
         generator = Phase("generator", ("generator",), self.generator_objective, mutates=moving, draw="update")
         return (Stage("train", self.config.train.iterations, (critic, generator)),)
@@ -204,19 +210,19 @@ class AttGAN:
         images, labels = batch["images"], batch["labels"]
         shuffle_key, penalty_key = jax.random.split(ctx.key)
         features, encoder_stats = self._train_encode(variables, images)
-        fake, decoder_stats = self._train_decode(variables, features, _shuffled(shuffle_key, labels))
+        fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
         fake = jax.lax.stop_gradient(fake)
         # The critic has no batch statistics, so real and fake images may share one pass.
         values, logits = self._discriminate(variables, jnp.concatenate([images, fake]))
         real_values, fake_values = jnp.split(values, 2)
         adversarial = losses.wasserstein_critic(real_values, fake_values)
-        penalty = losses.gradient_penalty(
-            lambda x: self._discriminate(variables, x)[0], images, fake, penalty_key
-        )
+        penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], images, fake, penalty_key)
         classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
         return Out(
             losses={
-                "critic": adversarial + weights.gradient_penalty * penalty + weights.critic_classification * classification
+                "critic": adversarial
+                + weights.gradient_penalty * penalty
+                + weights.critic_classification * classification
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
             metrics={"distance": -adversarial, "penalty": penalty, "classification": classification},
@@ -230,7 +236,7 @@ class AttGAN:
         """
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
-        target = _shuffled(ctx.key, labels)
+        target = self._targets(ctx.key, labels)
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, target)
         reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
@@ -247,6 +253,9 @@ class AttGAN:
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
             metrics={"adversarial": adversarial, "classification": classification, "reconstruction": distance},
         )
+
+    def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
+        return TARGETS[self.config.targets](key, labels, self.attributes)
 
     def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)
@@ -272,9 +281,26 @@ def _of(variables: Variables, network: str) -> dict[str, Any]:
     return {collection: variables[collection][network] for collection in ("params", "batch_stats")}
 
 
-def _shuffled(key: jax.Array, labels: jax.Array) -> jax.Array:
-    """Target attributes b: the batch's own label vectors, permuted (released code; the paper says only p_attr)."""
+def shuffled_targets(key: jax.Array, labels: jax.Array, names: Sequence[str]) -> jax.Array:
+    """b as the batch's own label vectors, permuted: the released code's reading of p_attr."""
     return jax.random.permutation(key, labels, axis=0)
+
+
+def inverted_targets(key: jax.Array, labels: jax.Array, names: Sequence[str]) -> jax.Array:
+    """b as in `shuffled_targets` for half of the batch; for the other, a with one attribute inverted.
+
+    What the inversion rules out goes to 0 (`attributes.CONFLICTS`). Every attribute is inverted equally often, so the
+    rare ones, which a shuffle hardly ever asks for, are learned from a small data set, too.
+    """
+    shuffle_key, choice_key = jax.random.split(key)
+    chosen = jax.nn.one_hot(jax.random.randint(choice_key, labels.shape[:1], 0, len(names)), len(names))
+    added = chosen * (1.0 - labels)
+    inverted = jnp.abs(labels - chosen) * (1.0 - jnp.minimum(added @ attribute_names.conflict_matrix(names), 1.0))
+    half = jnp.arange(len(labels)) % 2 == 0
+    return jnp.where(half[:, None], shuffled_targets(shuffle_key, labels, names), inverted)
+
+
+TARGETS = {"shuffled": shuffled_targets, "inverted": inverted_targets}
 
 
 def build(config: ml_collections.ConfigDict) -> AttGAN:

@@ -92,7 +92,7 @@ class AttributeClassifier:
         return nn.sigmoid(self.networks["classifier"].apply(own, images))
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """Weighted binary cross entropy, averaged over attributes, plus l2 / 2 times the squared norm of the kernels."""
+        """Weighted binary cross entropy, mean over attributes, plus l2 / 2 times the kernels' squared norm."""
         weights = self.config.loss
         labels = batch["labels"]
         params = variables["params"]["classifier"]

@@ -50,7 +50,6 @@ class Convolutions(nn.Module):
         return x
 
 
-
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 maximum with stride 2 (B, H, W, C) -> (B, H // 2, W // 2, C), cropping an odd last row or column.
 

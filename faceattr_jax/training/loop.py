@@ -9,7 +9,9 @@ import importlib
 import itertools
 import logging
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -23,8 +25,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from faceattr_jax import config as configs
+from faceattr_jax import files
 from faceattr_jax.data.pipeline import Pipeline, cached
-from faceattr_jax.data.source import Source, open_source
+from faceattr_jax.data.source import open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import Method, Stage, build
 from faceattr_jax.training import distributed
@@ -36,7 +39,7 @@ from faceattr_jax.training.writers import Writer, open_writers
 log = logging.getLogger(__name__)
 
 # Keys that say how a run is watched, not what it computes: the same workdir may go on with other values.
-WATCHING = ("train.", "evaluation.images")
+WATCHING = ("train.", "evaluation.")
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -55,7 +58,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     indices = source.table.indices("train")
     labels = source.table.select(method.attributes)[indices]
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
-    state = _start(method, config.seed, mesh, checkpoints)
+    state = start_state(method, config.seed, mesh, checkpoints)
     writer = open_writers(workdir, step=int(state.step))
     run = _Run(config, method, mesh, checkpoints, writer, validate)
     if config.data.cache:
@@ -65,7 +68,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             first = 0
             for number, stage in enumerate(method.stages):
                 sampler = stage.sampler(_stage_key(config.seed, stage), indices, labels, config.batch_size)
-                pipeline = Pipeline(source, method.attributes, sampler)
+                pipeline = Pipeline(source, method.attributes, sampler, rows=distributed.local_rows)
                 if int(state.step) < first + stage.iterations:
                     state = run.stage(state, stage, first, pipeline, terminated, reset=number > 0)
                 if terminated.is_set():
@@ -95,10 +98,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"{workdir}: the folder is not empty and holds no run; give a new or empty --workdir.")
     if distributed.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(configs.to_json(config))
-        part.replace(path)
+        files.write(path, configs.to_json(config))
 
 
 class _Run:
@@ -125,6 +125,7 @@ class _Run:
         config, train = self.config, self.config.train
         executor = Executor(self.method, stage, seed=config.seed, mesh=self.mesh, flip=config.flip)
         start = int(state.step) - first
+        self._timed = int(state.step), time.perf_counter()
         if start == 0 and reset:
             state = executor.begin(state)
         pending: tuple[int, Metrics] | None = None
@@ -134,8 +135,8 @@ class _Run:
             initial=int(state.step),
             desc=stage.name,
             unit="it",
-            disable=None if distributed.is_main_process() else True,
-            mininterval=1.0,
+            disable=not distributed.is_main_process(),
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
         try:
             for iteration in range(start, stage.iterations):
@@ -177,8 +178,10 @@ class _Run:
         if bad:
             self._stop_not_finite(step, ", ".join(bad))
         self.writer.write_scalars(step, scalars)
-        images = self.config.batch_size * (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
-        bar.set_postfix_str(f"{images:.0f} images/s", refresh=False)
+        now = time.perf_counter()
+        rate = (step - self._timed[0]) * self.config.batch_size / (now - self._timed[1])
+        self._timed = step, now
+        bar.set_postfix_str(f"{rate:.0f} images/s", refresh=False)
 
     def _check_finite(self, state: TrainState, step: int) -> None:
         if not bool(_all_finite(state.variables)):
@@ -218,11 +221,11 @@ class _Terminated:
         self._event.set()
 
 
-def _start(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints) -> TrainState:
-    """The restored state, or a fresh one, replicated over the mesh."""
+def start_state(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints | None = None) -> TrainState:
+    """The state of the last checkpoint, or a fresh one where there is none, replicated over the mesh."""
     everywhere = distributed.replicated(mesh)
     fresh = jax.jit(lambda: init_state(method, seed), out_shardings=everywhere)
-    if checkpoints.latest_step is None:
+    if checkpoints is None or checkpoints.latest_step is None:
         return fresh()
     log.warning("Resuming from step %d in %s", checkpoints.latest_step, checkpoints.folder)
     like = jax.tree.map(

@@ -52,9 +52,7 @@ def schedule(stage: Stage) -> tuple[Update, ...]:
                 shared = next(slots) if shared is None else shared
                 last = shared
             elif last is None:
-                raise ValueError(
-                    f"Phase '{phase.name}' reuses the last batch, but no phase before it draws one."
-                )
+                raise ValueError(f"Phase '{phase.name}' reuses the last batch, but no phase before it draws one.")
             updates.append(Update(phase, repeat, last))
     return tuple(updates)
 
@@ -127,9 +125,7 @@ class Executor:
         """The state at the start of the stage: the optimizers that it resets start anew."""
         return self._restart(state) if self.stage.reset else state
 
-    def iterate(
-        self, state: TrainState, batches: Sequence[Batch], iteration: int
-    ) -> tuple[TrainState, Metrics]:
+    def iterate(self, state: TrainState, batches: Sequence[Batch], iteration: int) -> tuple[TrainState, Metrics]:
         """One iteration of the stage on its distinct batches; `state` is consumed.
 
         Returns the new state and the metrics, named ``phase/metric``, of each phase's last repeat.
@@ -138,20 +134,26 @@ class Executor:
             return self._iteration(state, list(batches), jnp.int32(iteration))
         carry: Carry = {}
         metrics: Metrics = {}
-        handed_on: Carry = {}
-        for update in self.schedule:
-            phase = update.phase
-            where = jnp.array([iteration, update.repeat, update.slot], jnp.int32)
-            state, handed_on, scalars = self._updates[phase.name](state, batches[update.slot], carry, where)
-            if update.repeat == phase.repeats - 1:
-                carry = {**carry, **handed_on}
-                metrics.update(scalars)
-                if phase.project:
-                    state = self._projections[phase.name](state)
+        for phase in self.stage.phases:
+            state, carry, scalars = self.run_phase(phase, state, batches, carry, iteration)
+            metrics.update(scalars)
         return self._finish(state), metrics
 
+    def run_phase(
+        self, phase: Phase, state: TrainState, batches: Sequence[Batch], carry: Carry, iteration: int
+    ) -> tuple[TrainState, Carry, Metrics]:
+        """All repeats of one phase, dispatched from the host; `state` is consumed, `carry` grows by the phase's."""
+        handed_on, scalars = carry, {}
+        for update in self.schedule:
+            if update.phase is phase:
+                where = jnp.array([iteration, update.repeat, update.slot], jnp.int32)
+                state, handed_on, scalars = self._updates[phase.name](state, batches[update.slot], carry, where)
+        if phase.project:
+            state = self._projections[phase.name](state)
+        return state, {**carry, **handed_on}, scalars
+
     def lower(self, phase: str, state: TrainState, batch: Batch, carry: Carry | None = None) -> Any:
-        """The lowered update of the phase so named, for cost analysis and ahead-of-time compilation."""
+        """The lowered update of the phase called `phase`, for cost analysis and ahead-of-time compilation."""
         return self._updates[phase].lower(state, batch, carry or {}, jnp.zeros(3, jnp.int32))
 
     def gradients(self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array) -> Any:
@@ -188,9 +190,7 @@ class Executor:
         gradients = {}
         for name in phase.trains:
             # Every loss is differentiated with respect to its own optimizer's networks only; XLA drops the rest.
-            pull = {
-                other: jnp.ones_like(v) if other == name else jnp.zeros_like(v) for other, v in values.items()
-            }
+            pull = {other: jnp.ones_like(v) if other == name else jnp.zeros_like(v) for other, v in values.items()}
             (all_networks,) = pullback(pull)
             gradients[name] = {n: all_networks[n] for n in self.method.optimizers[name].networks}
         return gradients, out
@@ -201,9 +201,7 @@ class Executor:
         gradients, out = self.gradients(phase, state, batch, carry, where)
         undeclared = sorted(set(out.mutated) - set(phase.mutates))
         if undeclared:
-            raise ValueError(
-                f"Phase '{phase.name}' changed {undeclared}, which its `mutates` does not declare."
-            )
+            raise ValueError(f"Phase '{phase.name}' changed {undeclared}, which its `mutates` does not declare.")
         variables, opt_states = dict(state.variables), dict(state.opt_states)
         for name, gradient in gradients.items():
             optimizer = self.method.optimizers[name]
@@ -235,18 +233,14 @@ class Executor:
         # The average warms up, so that it forgets the initial parameters within a few iterations.
         decay = jnp.minimum(self.method.ema, step / (10.0 + step))
         ema = {
-            network: jax.tree.map(
-                lambda a, p: a + (1.0 - decay) * (p - a), old, state.variables["params"][network]
-            )
+            network: jax.tree.map(lambda a, p: a + (1.0 - decay) * (p - a), old, state.variables["params"][network])
             for network, old in state.ema.items()
         }
         return state.replace(step=step, ema=ema)
 
     def _reset_optimizers(self, state: TrainState) -> TrainState:
         fresh = {
-            name: self.method.optimizers[name].transform.init(
-                trained_params(self.method, name, state.variables)
-            )
+            name: self.method.optimizers[name].transform.init(trained_params(self.method, name, state.variables))
             for name in self.stage.reset
         }
         return state.replace(opt_states={**state.opt_states, **fresh})
@@ -265,9 +259,7 @@ class Executor:
                 state, handed_on, scalars = self._update(phase, state, batches[slots[0]], carry, wheres[0])
             else:
                 one_batch = len(set(slots)) == 1
-                stacked = (
-                    None if one_batch else jax.tree.map(lambda *b: jnp.stack(b), *[batches[s] for s in slots])
-                )
+                stacked = None if one_batch else jax.tree.map(lambda *b: jnp.stack(b), *[batches[s] for s in slots])
                 state, handed_on, scalars = self._scanned_repeats(
                     phase, state, batches[slots[0]], stacked, carry, wheres
                 )

@@ -1,0 +1,220 @@
+"""`faceattr VERB`: parses flags and calls the library.
+
+A mistake in a flag, a file or an attribute is one sentence on standard error and exit code 2.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from faceattr_jax import files
+from faceattr_jax.errors import UserError, nearest
+
+CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("faceattr_jax").setLevel(logging.INFO)
+    parser = _parser()
+    try:
+        arguments, rest = parser.parse_known_args(argv)
+        overrides = _overrides(rest, parser, takes_config=hasattr(arguments, "config"))
+        if arguments.compiles:
+            from faceattr_jax.training import compilation_cache
+
+            compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)
+        if hasattr(arguments, "config"):
+            from faceattr_jax import config
+
+            arguments.config = config.load(arguments.config, overrides)
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"faceattr: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(a: argparse.Namespace) -> None:
+    from faceattr_jax.training import distributed
+    from faceattr_jax.training.loop import train
+
+    distributed.initialize(a.coordinator, a.processes, a.process)
+    train(a.config, a.workdir)
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    from faceattr_jax.evaluation.run import evaluate
+
+    out = a.out or a.workdir / "evaluation"
+    summary = evaluate(
+        a.workdir, out, judge=a.judge, data=a.data, split=a.split, images=a.images, strength=a.strength, curve=a.curve
+    )
+    for name, value in summary.items():
+        if isinstance(value, float):
+            print(f"{name:36} {value:.4f}")
+    print(f"{out / 'evaluation.json'}")
+
+
+def _edit(a: argparse.Namespace) -> None:
+    from faceattr_jax.editor import load
+    from faceattr_jax.photos import edit_files
+
+    for path in edit_files(load(a.checkpoint), a.images, a.set, a.out, strength=a.strength, source=a.source):
+        print(path)
+
+
+def _slide(a: argparse.Namespace) -> None:
+    from faceattr_jax.editor import load
+    from faceattr_jax.photos import slide_files
+
+    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, strengths=a.strengths, source=a.source):
+        print(path)
+
+
+def _check(a: argparse.Namespace) -> None:
+    from faceattr_jax.data.check import check
+
+    report = check(a.path)
+    print(report.format())
+    if report.problems:
+        raise UserError(f"{a.path}: {len(report.problems)} problems, listed above.")
+
+
+def _prepare(a: argparse.Namespace) -> None:
+    from faceattr_jax.data.prepare import prepare
+
+    print(prepare(a.path, a.out, size=a.size, crop=a.crop).format())
+
+
+def _tfds(a: argparse.Namespace) -> None:
+    from faceattr_jax.data import tfds_celeba
+
+    if a.download:
+        tfds_celeba.download_tfds(a.data_dir)
+    else:
+        tfds_celeba.write_tfds(a.folder, a.data_dir, file_format=a.file_format)
+    print(a.data_dir)
+
+
+def _benchmark(a: argparse.Namespace) -> None:
+    from faceattr_jax.benchmark import benchmark, table
+
+    found = benchmark(a.config, rounds=a.rounds)
+    print(table(found))
+    if a.out:
+        files.write(a.out, json.dumps(found, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="faceattr", description=__doc__, allow_abbrev=False)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(
+        parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+        name: str,
+        run: Callable[[argparse.Namespace], None],
+        text: str,
+        *,
+        compiles: bool = True,
+    ) -> argparse.ArgumentParser:
+        sub = parsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run, compiles=compiles)
+        return sub
+
+    config_help = "NAME[:VARIANT] of a config that ships with the package, or PATH.py[:VARIANT]"
+
+    train = verb(verbs, "train", _train, "Train a model, or go on where the workdir's run stopped.")
+    train.add_argument("--config", required=True, help=f"{config_help}; --config.KEY=VALUE changes a key")
+    train.add_argument("--workdir", required=True, type=Path, help="folder of the run: checkpoints, metrics, grids")
+    train.add_argument("--coordinator", help="HOST:PORT of process 0, for several hosts")
+    train.add_argument("--processes", type=int, help="number of hosts")
+    train.add_argument("--process", type=int, help="this host's number, from 0")
+
+    evaluate = verb(verbs, "evaluate", _evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
+    evaluate.add_argument("--workdir", required=True, type=Path, help="of the run, or one checkpoint in it")
+    evaluate.add_argument("--judge", default="", help="workdir of a classifier, for an editor")
+    evaluate.add_argument("--out", type=Path, help="folder of the report (WORKDIR/evaluation)")
+    evaluate.add_argument("--data", default="", help="other data than the run's own")
+    evaluate.add_argument("--split", default="test", help="train, valid, test or all (test)")
+    evaluate.add_argument("--images", type=int, default=0, help="how many of the split (all)")
+    evaluate.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
+    evaluate.add_argument("--curve", action="store_true", help="accuracy over strengths, too")
+
+    for name, run, text in (
+        ("edit", _edit, "Edit faces in pictures; writes NAME.edited.png."),
+        ("slide", _slide, "Slide one attribute through several strengths; writes NAME.slide.png."),
+    ):
+        sub = verb(verbs, name, run, text)
+        sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+        sub.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+        sub.add_argument("--source", default="", help="attributes that the faces have, where the model misreads them")
+        sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
+        if name == "edit":
+            sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")
+            sub.add_argument("--strength", type=float, default=1.0, help="1: as in training; 2: twice that")
+        else:
+            sub.add_argument("--attribute", required=True)
+            sub.add_argument(
+                "--strengths", type=_floats, default=(0.0, 0.5, 1.0, 1.5, 2.0), help="such as 0,0.5,1 (0,0.5,1,1.5,2)"
+            )
+
+    data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
+        metavar="VERB", required=True
+    )
+    check = verb(data, "check", _check, "List what a data set holds and everything that is wrong.", compiles=False)
+    check.add_argument("path")
+    prepare = verb(data, "prepare", _prepare, "Decode and crop once, to an array that trains fast.", compiles=False)
+    prepare.add_argument("path")
+    prepare.add_argument("--out", required=True, type=Path)
+    prepare.add_argument("--size", required=True, type=int, help="pixels")
+    prepare.add_argument("--crop", default="center178", help="crop preset (center178)")
+    tfds = verb(data, "tfds", _tfds, "Write a folder in CelebA's layout as a standard TFDS celeb_a.", compiles=False)
+    tfds.add_argument("--data-dir", required=True, type=Path, help="TFDS data_dir to write into")
+    origin = tfds.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--from", dest="folder", type=Path, help="folder in CelebA's layout")
+    origin.add_argument("--download", action="store_true", help="let TFDS fetch CelebA")
+    tfds.add_argument("--file-format", default="array_record", choices=("array_record", "tfrecord"))
+
+    benchmark = verb(verbs, "benchmark", _benchmark, "Time the phases of a config on this machine.")
+    benchmark.add_argument("--config", required=True, help=config_help)
+    benchmark.add_argument("--rounds", type=int, default=7, help="iterations to take the median of (7)")
+    benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    return parser
+
+
+def _overrides(rest: Sequence[str], parser: argparse.ArgumentParser, *, takes_config: bool) -> dict[str, str]:
+    """The --config.KEY=VALUE among the arguments that the parser does not know; anything else is refused."""
+    overrides = {}
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if not (takes_config and key.startswith("--config.")):
+            known = {flag for action in _actions(parser) for flag in action.option_strings}
+            raise UserError(f"{argument}: there is no such argument{nearest(key, known)}.")
+        if not equals:
+            raise UserError(f"{argument}: write {key}=VALUE.")
+        overrides[key.removeprefix("--config.")] = value
+    return overrides
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    found = []
+    for action in parser._actions:
+        found.append(action)
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                found += _actions(sub)
+    return found
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Pictures from files through an editor and back to files."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from faceattr_jax import grids
+from faceattr_jax.attributes import parse
+from faceattr_jax.data import crops
+from faceattr_jax.data.images import read_image, to_uint8
+from faceattr_jax.editor import Editor
+from faceattr_jax.errors import UserError
+
+
+def edit_files(
+    editor: Editor, paths: Sequence[Path], edits: str, out: Path, *, strength: float = 1.0, source: str = ""
+) -> list[Path]:
+    """Edit each picture and write ``out/NAME.edited.png`` at the model's size; returns what was written.
+
+    edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where the model misreads them.
+    All pictures are read before any is written. Raises `UserError` for a bad picture or attribute, and rather than
+    overwrite a file.
+    """
+    wanted = parse(edits, editor.attributes)
+    images = np.stack([_cropped(editor, path) for path in paths])
+    targets = list(_targets(paths, out, "edited"))
+    edited = editor.edit(images, wanted, strength=strength, source=_source(editor, images, source))
+    for target, image in zip(targets, np.asarray(to_uint8(edited)), strict=True):
+        grids.write_png(target, image)
+    return targets
+
+
+def slide_files(
+    editor: Editor, paths: Sequence[Path], attribute: str, out: Path, *, strengths: Sequence[float], source: str = ""
+) -> list[Path]:
+    """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute inverted at each strength."""
+    images = np.stack([_cropped(editor, path) for path in paths])
+    targets = list(_targets(paths, out, "slide"))
+    slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source))
+    pictures = np.concatenate([images[:, None], np.moveaxis(np.asarray(to_uint8(slid)), 0, 1)], axis=1)
+    names = ["Input", *(f"{strength:g}" for strength in strengths)]
+    for target, row in zip(targets, pictures, strict=True):
+        grids.save_grid(target, row[None], names, [attribute.replace("_", " ")])
+    return targets
+
+
+def _cropped(editor: Editor, path: Path) -> np.ndarray:
+    image = read_image(path)
+    # A picture that is not an aligned CelebA one has no place for the preset's box: the largest centred square is.
+    name = editor.crop if image.size == crops.ALIGNED else "center"
+    return crops.crop(image, name, editor.size)
+
+
+def _source(editor: Editor, images: np.ndarray, source: str) -> np.ndarray | None:
+    if not source:
+        return None
+    read = np.array(editor.classify(images) > 0.5, np.float32)
+    for name, value in parse(source, editor.attributes).items():
+        read[:, editor.attributes.index(name)] = value
+    return read
+
+
+def _targets(paths: Sequence[Path], out: Path, what: str) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for path in paths:
+        target = out / f"{path.stem}.{what}.png"
+        if target.exists() or target in seen:
+            raise UserError(f"{target}: this file would be overwritten; move it, or give another --out.")
+        seen.add(target)
+        yield target
