@@ -173,7 +173,7 @@ class _Run:
         return state
 
     def _log(self, step: int, metrics: Metrics, bar: tqdm) -> None:
-        scalars = {name: float(value) for name, value in metrics.items()}
+        scalars = {name: float(value) for name, value in sorted(metrics.items())}
         bad = [name for name, value in scalars.items() if not np.isfinite(value)]
         if bad:
             self._stop_not_finite(step, ", ".join(bad))

@@ -42,5 +42,5 @@ def init_state(method: Method, seed: int) -> TrainState:
             name: optimizer.transform.init(trained_params(method, name, variables))
             for name, optimizer in method.optimizers.items()
         },
-        ema=dict(variables["params"]) if method.ema else {},
+        ema=jax.tree.map(jnp.copy, dict(variables["params"])) if method.ema else {},  # buffers of its own, to donate
     )

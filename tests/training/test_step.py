@@ -54,7 +54,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), one, other)
     for a, b in zip(first, second, strict=True):
         assert a.keys() == b.keys()
-        np.testing.assert_allclose([*a.values()], [*b.values()], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose([a[name] for name in b], [*b.values()], rtol=1e-5, atol=1e-6)
 
 
 def test_one_device_and_eight_agree():
