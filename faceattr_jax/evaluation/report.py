@@ -51,8 +51,8 @@ def write_report(
     """
     folder = Path(folder)
     tree = {**summary, "protocol": dict(protocol), "evaluation": evaluation, "strength_curve": list(curve)}
-    write_text(folder / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False) + "\n")
-    write_text(folder / "evaluation.md", markdown(summary, evaluation, protocol=protocol, curve=curve))
+    files.write(folder / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False) + "\n")
+    files.write(folder / "evaluation.md", markdown(summary, evaluation, protocol=protocol, curve=curve))
     png = io.BytesIO()
     chart(evaluation).save(png, "PNG")
     files.write(folder / "evaluation.png", png.getvalue())

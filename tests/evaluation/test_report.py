@@ -54,21 +54,6 @@ def test_tables(found: dict[str, Any]) -> None:
         assert len({line.count("|") for line in table}) == 1
 
 
-def test_an_old_file_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "evaluation.json"
-    report.write_text(path, "old")
-
-    def full(self: Path, content: bytes) -> None:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        report.write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_chart_bars_have_the_length_of_the_accuracy() -> None:
     cells = {d: {"accuracy": a} for d, a in (("adding", 0.5), ("removing", None))}
     image = report.chart({"strength": 1.0, "images": 9, "editors": {"model": {"single": {"Male": cells}}}})
