@@ -15,10 +15,9 @@ The backend is `jax.default_backend()` when a function is traced; `native_convol
 """
 
 import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,24 +29,19 @@ from jax import lax
 Pair = tuple[int, int]
 Padding = Literal["SAME", "VALID"] | int | Sequence[Pair]
 
-_force_native = contextvars.ContextVar("force_native", default=False)
+_force_native = jax.make_user_context(default_value=False)
 
 
-@contextlib.contextmanager
-def native_convolutions() -> Iterator[None]:
-    """Trace `lax` convolutions on every backend: to export from a CPU to other platforms, or for forward mode.
+def native_convolutions() -> contextlib.AbstractContextManager:
+    """A context in which `lax` convolutions are traced on every backend.
 
-    It acts while tracing: a function that `jax.jit` has already compiled keeps what it was traced with.
+    To export from a CPU to other platforms, or for forward mode. `jax.jit` traces anew inside it.
     """
-    token = _force_native.set(True)
-    try:
-        yield
-    finally:
-        _force_native.reset(token)
+    return _force_native(True)
 
 
 def _is_native() -> bool:
-    return _force_native.get() or jax.default_backend() != "cpu"
+    return _force_native.value or jax.default_backend() != "cpu"
 
 
 class Axis(NamedTuple):
