@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class PreparedSource:
         try:
             self.table = _table(folder / "table.npz", about["attributes"])
             self._pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UserError(f"'{folder}' is damaged ({error}); prepare it again") from None
         if self._pixels.shape != (len(self.table), size, size, 3) or self._pixels.dtype != np.uint8:
             raise UserError(f"'{folder / 'images.npy'}' does not fit its table; prepare it again")
@@ -64,7 +65,8 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, attributes: list[str]) -> Table:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, because np.load leaves a damaged file open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         return Table(
             attributes=tuple(attributes),
             labels=arrays["labels"],

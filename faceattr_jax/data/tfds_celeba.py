@@ -107,6 +107,7 @@ def _features(record: bytes) -> Mapping[str, Any]:
 def _records(data_dir: Path) -> dict[str, Records]:
     """The records of every split in the newest version of `celeb_a` under `data_dir`."""
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     versions = [path.parent for path in (data_dir / "celeb_a").glob("*.*.*/dataset_info.json")]
     if not versions:
@@ -116,7 +117,7 @@ def _records(data_dir: Path) -> dict[str, Records]:
     newest = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
     try:
         builder = tfds.builder_from_directory(newest)
-    except ValueError as error:  # json's own, or protobuf's from json
+    except (ValueError, ParseError) as error:
         raise UserError(f"'{newest}' is damaged ({error}); write or download it again") from None
     if missing := set(SPLITS) - set(builder.info.splits):
         raise UserError(f"'{newest}' lacks the split '{min(missing)}'; write or download it again")

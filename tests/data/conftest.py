@@ -11,6 +11,7 @@ from faceattr_jax.attributes import CELEBA
 from faceattr_jax.data.folder import LANDMARKS
 
 SPLITS = [0] * 8 + [1] * 2 + [2] * 2
+PEOPLE = [100] * 4 + [101] * 4 + [102] * 2 + [103] * 2
 
 
 def noise(seed: int, width: int = 178, height: int = 218) -> Image.Image:
@@ -20,7 +21,7 @@ def noise(seed: int, width: int = 178, height: int = 218) -> Image.Image:
 
 
 def write_celeba(folder: Path) -> Path:
-    """Twelve pictures of four people, in CelebA's layout; some attributes on both sides in every split."""
+    """Twelve pictures of four people in CelebA's layout, half of each split Male."""
     rng = np.random.default_rng(0)
     names = [f"{3 * i + 1:06d}.jpg" for i in range(len(SPLITS))]
     (folder / "img_align_celeba").mkdir(parents=True)
@@ -39,7 +40,7 @@ def write_celeba(folder: Path) -> Path:
         lists["list_attr_celeba"].append(name + "".join(f" {value:2d}" for value in labels[i]))
         lists["list_landmarks_align_celeba"].append(name + "".join(f" {value:3d}" for value in points[i]))
         lists["list_eval_partition"].append(f"{name} {SPLITS[i]}")
-        lists["identity_CelebA"].append(f"{name} {100 + i // 3}")
+        lists["identity_CelebA"].append(f"{name} {PEOPLE[i]}")
     for stem, lines in lists.items():
         (folder / f"{stem}.txt").write_text("\n".join(lines) + "\n")
     return folder
