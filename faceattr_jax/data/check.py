@@ -1,6 +1,5 @@
 """`faceattr data check`: what a data set holds, and everything that is wrong with it."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +98,7 @@ def _folder(path: str, problems: list[str]) -> Table:
     contents = celeba.read(Path(path).expanduser(), problems.append)
     names = contents.table.names
     size = crops.ALIGNED if kind(path) == "celeba" else None
-    problems += _damaged(len(names), lambda i: read_image(contents.folder / names[i]), names, size)
+    problems += _damaged(names, lambda i: read_image(contents.folder / names[i]), size)
     problems += [f"'{contents.folder / name}' has no row in the list of labels" for name in contents.unlisted]
     return contents.table
 
@@ -107,16 +106,13 @@ def _folder(path: str, problems: list[str]) -> Table:
 def _tfds(path: str, problems: list[str]) -> Table:
     from faceattr_jax.data.tfds_celeba import TfdsSource
 
-    source = TfdsSource(Path(path).expanduser(), size=64, crop="center178")
-    names = source.table.names
-    problems += _damaged(len(names), lambda i: read_image(io.BytesIO(source.jpeg(i)), names[i]), names, crops.ALIGNED)
+    source = TfdsSource(Path(path).expanduser(), size=64, crop="center178", complain=problems.append)
+    problems += _damaged(source.table.names, source.picture, crops.ALIGNED)
     return source.table
 
 
-def _damaged(
-    count: int, read: Callable[[int], Image.Image], names: Sequence[str], size: tuple[int, int] | None
-) -> list[str]:
-    """The problems of pictures 0 to count - 1: those that cannot be read, and those not of (width, height) `size`."""
+def _damaged(names: Sequence[str], read: Callable[[int], Image.Image], size: tuple[int, int] | None) -> list[str]:
+    """The problems of the pictures `names`: which cannot be read, and which are not of (width, height) `size`."""
 
     def look(i: int) -> str | None:
         try:
@@ -127,10 +123,6 @@ def _damaged(
             return f"'{names[i]}' is {width}x{height}, not {size[0]}x{size[1]}"
         return None
 
-    with tqdm(total=count, desc="checking", unit="img", unit_scale=True, delay=1, leave=False) as bar:
-        found = []
-        for problem in decoders().map(look, range(count)):
-            bar.update()
-            if problem:
-                found.append(problem)
-    return found
+    results = decoders().map(look, range(len(names)))
+    bar = tqdm(results, "checking", len(names), unit="img", unit_scale=True, delay=1, leave=False)
+    return [problem for problem in bar if problem]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from faceattr_jax import attributes
 from faceattr_jax.data import celeba, crops
-from faceattr_jax.data.folder import LANDMARKS, Contents, decoded
+from faceattr_jax.data.folder import LANDMARKS, Complain, Contents, decoded, refuse
 from faceattr_jax.data.images import read_image
 from faceattr_jax.data.source import Table
 from faceattr_jax.errors import UserError
@@ -70,38 +70,72 @@ class TfdsSource:
     The labels are gathered in one pass when it is opened; pictures are decoded when they are asked for. A picture's
     name is its split and position: TFDS does not keep file names.
 
-    Raises UserError where there is no complete `celeb_a`, or one in another file format.
+    Complains of damaged records, and leaves them out; raises UserError where there is no complete `celeb_a`, or one
+    in another file format.
     """
 
-    def __init__(self, data_dir: Path, *, size: int, crop: str) -> None:
+    def __init__(self, data_dir: Path, *, size: int, crop: str, complain: Complain = refuse) -> None:
         crops.preset(crop)
         self.size = size
         self.crop = crop
-        splits = _records(data_dir)
-        self._records = [(records, i) for records in splits.values() for i in range(len(records))]
-        self.table = _table(splits)
+        self._places = list[tuple[Records, int]]()
+        names, rows = list[str](), list[tuple[list[int], int, list[int], list[int]]]()
+        for split, (name, records) in enumerate(_records(data_dir).items()):
+            for i in range(len(records)):
+                try:
+                    features = _features(records, i)
+                except UserError as error:
+                    complain(f"'{name}/{i:06d}': {error}")
+                    continue
+                self._places.append((records, i))
+                names.append(f"{name}/{i:06d}")
+                rows.append(
+                    (
+                        [features[f"attributes/{name}"].int64_list.value[0] for name in attributes.CELEBA],
+                        split,
+                        # Version 2.0 of celeb_a has no identities.
+                        features["identity/Identity_No"].int64_list.value[:1],
+                        [features[f"landmarks/{point}"].int64_list.value[0] for point in LANDMARKS],
+                    )
+                )
+        if not rows:
+            raise UserError(f"'{data_dir}' has no record that can be read; write or download celeb_a again")
+        labels, splits, identity, landmarks = zip(*rows, strict=True)
+        self.table = Table(
+            attributes=attributes.CELEBA,
+            labels=np.array(labels, bool),
+            split=np.array(splits, np.int8),
+            names=names,
+            identity=np.array(identity, np.int64)[:, 0] if all(identity) else None,
+            landmarks=np.array(landmarks, np.float32).reshape(-1, 5, 2),
+        )
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """(B, size, size, 3) uint8 at `indices` (B,); UserError for a picture that cannot be decoded."""
         return decoded(self._decode, indices, self.size)
 
-    def jpeg(self, index: int) -> bytes:
-        """The encoded picture at `index`."""
-        records, position = self._records[index]
-        return _features(records[position])["image"].bytes_list.value[0]
+    def picture(self, index: int) -> Image.Image:
+        """The picture at `index`, decoded and not cropped."""
+        records, i = self._places[index]
+        jpeg = _features(records, i)["image"].bytes_list.value[0]
+        return read_image(io.BytesIO(jpeg), self.table.names[index])
 
     def _decode(self, index: int) -> np.ndarray:
-        return crops.crop(read_image(io.BytesIO(self.jpeg(index)), self.table.names[index]), self.crop, self.size)
+        return crops.crop(self.picture(index), self.crop, self.size)
 
 
-def _features(record: bytes) -> Mapping[str, Any]:
+def _features(records: Records, position: int) -> Mapping[str, Any]:
+    """The features of a record by their names; UserError where it is damaged."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-        return tf_example_pb2.Example.FromString(record).features.feature
-    except DecodeError:
-        raise UserError("a record of celeb_a is damaged; write or download it again") from None
+        features = tf_example_pb2.Example.FromString(records[position]).features.feature
+    except (DecodeError, RuntimeError) as error:  # the latter by array_record, whose checksum failed
+        raise UserError(f"the record is damaged ({error}); write or download celeb_a again") from None
+    if "image" not in features:
+        raise UserError("the record is damaged (it has no image); write or download celeb_a again")
+    return features
 
 
 def _records(data_dir: Path) -> dict[str, Records]:
@@ -122,51 +156,26 @@ def _records(data_dir: Path) -> dict[str, Records]:
     if missing := set(SPLITS) - set(builder.info.splits):
         raise UserError(f"'{newest}' lacks the split '{min(missing)}'; write or download it again")
     file_format = builder.info.file_format.value
+    if file_format not in get_args(Format):
+        raise UserError(f"'{newest}' holds {file_format} files; {' and '.join(get_args(Format))} can be read")
+    found = dict[str, Records]()
     for split in SPLITS:
-        for file in builder.info.splits[split].filepaths:
-            if not Path(file).is_file():
+        files = [Path(file) for file in builder.info.splits[split].filepaths]
+        for file in files:
+            if not file.is_file():
                 raise UserError(f"'{file}' is missing; write or download celeb_a again")
-    match file_format:
-        case "array_record":
+        if file_format == "tfrecord":
+            found[split] = TfRecords(files)
+        else:
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            records: dict[str, Records] = {
-                split: builder.as_data_source(split, deserialize_method=raw) for split in SPLITS
-            }
-        case "tfrecord":
-            records = {
-                split: TfRecords([Path(file) for file in builder.info.splits[split].filepaths]) for split in SPLITS
-            }
-        case _:
-            raise UserError(f"'{newest}' holds {file_format} files; array_record and tfrecord can be read")
-    for split in SPLITS:
-        if len(records[split]) != builder.info.splits[split].num_examples:
+            found[split] = builder.as_data_source(split, deserialize_method=raw)
+        count = builder.info.splits[split].num_examples
+        if len(found[split]) != count:
             raise UserError(
-                f"'{newest}' has {len(records[split])} {split} pictures where its dataset_info.json counts "
-                f"{builder.info.splits[split].num_examples}; write or download it again"
+                f"'{newest}' has {len(found[split])} {split} pictures where its dataset_info.json counts {count}; "
+                "write or download it again"
             )
-    return records
-
-
-def _table(splits: Mapping[str, Records]) -> Table:
-    names, labels, split, identity, landmarks = [], [], [], [], []
-    for number, (name, records) in enumerate(splits.items()):
-        for i in range(len(records)):
-            features = _features(records[i])
-            names.append(f"{name}/{i:06d}")
-            split.append(number)
-            labels.append([features[f"attributes/{a}"].int64_list.value[0] for a in attributes.CELEBA])
-            landmarks.append([features[f"landmarks/{point}"].int64_list.value[0] for point in LANDMARKS])
-            # Version 2.0 has no identities, and a look at an absent feature would make an empty one.
-            if "identity/Identity_No" in features:
-                identity.append(features["identity/Identity_No"].int64_list.value[0])
-    return Table(
-        attributes=attributes.CELEBA,
-        labels=np.array(labels, bool),
-        split=np.array(split, np.int8),
-        names=names,
-        identity=np.array(identity, np.int64) if len(identity) == len(names) else None,
-        landmarks=np.array(landmarks, np.float32).reshape(-1, 5, 2),
-    )
+    return found
 
 
 def write_tfds(folder: str | Path, data_dir: str | Path, file_format: Format = "array_record") -> Path:

@@ -195,7 +195,7 @@ def test_file_formats(celeba, tmp_path, monkeypatch):
             lambda version: (version / "dataset_info.json").write_text(
                 (version / "dataset_info.json").read_text().replace("array_record", "riegeli")
             ),
-            "is missing|riegeli files",
+            "holds riegeli files; array_record and tfrecord can be read",
         ),
         (
             lambda version: (version / "dataset_info.json").write_text(
@@ -215,14 +215,32 @@ def test_a_damaged_set_is_refused(data_dir, tmp_path, damage, says):
 def test_check_decodes_every_record(data_dir, tmp_path):
     assert not check(str(data_dir)).problems
     folder = as_tfrecord(data_dir, tmp_path)
-    path = next((folder / "celeb_a" / "2.1.0").glob("*-test.tfrecord-00001-*"))
-    data = bytearray(path.read_bytes())
-    place = data.index(b"\xff\xd8\xff")
-    data[place : place + 3] = b"???"
-    path.write_bytes(data)
+    test, train = (next((folder / "celeb_a" / "2.1.0").glob(f"*-{split}*-00001-*")) for split in ("test", "train"))
+    data = test.read_bytes()
+    test.write_bytes(data.replace(b"\xff\xd8\xff", b"???", 1))  # no JPEG, in a record that is whole
+    data = bytearray(train.read_bytes())
+    data[12:40] = b"\xff" * 28  # no record
+    train.write_bytes(data)
     report = check(str(folder))
-    assert report.problems == ["'test/000001' is not a picture that can be read; give a JPEG or PNG file"]
-    assert len(report.table) == 12
+    assert len(report.problems) == 2
+    assert report.problems[0].startswith("'train/000001': the record is damaged")
+    assert report.problems[1] == "'test/000001' is not a picture that can be read; give a JPEG or PNG file"
+    assert len(report.table) == 11
+    with pytest.raises(UserError, match="'train/000001': the record is damaged"):
+        open_source(str(folder), size=16)
+
+
+def test_a_failed_checksum_of_array_record_is_a_damaged_record(data_dir, tmp_path):
+    shutil.copytree(data_dir / "celeb_a", tmp_path / "celeb_a")
+    path = next((tmp_path / "celeb_a" / "2.1.0").glob("*-train.array_record-*"))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\xff\xd8\xff") + 500
+    data[place : place + 8] = bytes(8)
+    path.write_bytes(data)
+    report = check(str(tmp_path))
+    assert len(report.problems) == 1
+    assert "the record is damaged" in report.problems[0]
+    assert len(report.table) == 11
 
 
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
