@@ -56,6 +56,24 @@ def test_a_batch_has_the_samplers_tree():
     assert batch["negative"]["labels"][:, 1].tolist() == [0, 0, 0]
 
 
+def test_processes_take_their_shares_of_one_batch():
+    sampler = sampling.uniform(KEY, np.arange(20), 6)
+    whole = pipeline.Pipeline(Counting(), ["Male"], sampler).batch(3)
+    shares = []
+    for process in range(3):
+        source = Counting()
+        share = pipeline.Pipeline(
+            source,
+            ["Male"],
+            sampler,
+            lambda size, process=process: slice(process * size // 3, (process + 1) * size // 3),
+        )
+        shares.append(share.batch(3))
+        assert [len(asked) for asked in source.asked] == [2]  # nothing is decoded for the others
+    for name in ("images", "labels"):
+        np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), whole[name])
+
+
 def test_an_unknown_attribute_is_refused():
     with pytest.raises(UserError, match="did you mean 'Young'"):
         pipeline.Pipeline(Counting(), ["Yong"], sampling.uniform(KEY, np.arange(20), 6))
