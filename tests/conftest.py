@@ -42,3 +42,23 @@ def celeba_mini() -> Path:
 def torch() -> ModuleType:
     """PyTorch as an oracle; never a requirement (`FACEATTR_TORCH=1 ./launch/test.sh` installs it)."""
     return pytest.importorskip("torch", reason="PyTorch is not installed: FACEATTR_TORCH=1 ./launch/test.sh")
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 32 px pictures with a labels.csv, from which three attributes can be learned."""
+    from tests import runs
+
+    return runs.make_faces(tmp_path_factory.mktemp("data") / "faces")
+
+
+@pytest.fixture(scope="session")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs `attgan` and `judge`, trained for a few iterations on `faces`."""
+    from faceattr_jax.training.loop import train
+    from tests import runs
+
+    folder = tmp_path_factory.mktemp("runs")
+    train(runs.classifier(faces), folder / "judge")
+    train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
+    return folder

@@ -1,0 +1,297 @@
+"""The synthetic faces against what they promise: labels one can see, the same face with other labels, exact regions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax.attributes import CELEBA, edited
+from faceattr_jax.data.faces import to_face, to_picture
+from faceattr_jax.data.synthetic import (
+    ATTRIBUTES,
+    PER_PERSON,
+    STYLES,
+    SyntheticSource,
+    landmarks,
+    region,
+    render,
+    sample_face,
+)
+from faceattr_jax.errors import UserError
+
+HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def source():
+    return SyntheticSource(12000, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def column(source):
+    return lambda name: source.table.labels[:, ATTRIBUTES.index(name)]
+
+
+def flipped(source, indices, attribute):
+    """Counterfactuals with the attribute 0 and 1, the other labels as an edit leaves them."""
+    own = source.table.labels[indices].astype(np.float32)
+    return [source.counterfactual(indices, edited(own, {attribute: value}, ATTRIBUTES)) for value in (0, 1)]
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+def test_attributes_are_celebas_in_celebas_order():
+    assert len(ATTRIBUTES) >= 15
+    assert tuple(name for name in CELEBA if name in ATTRIBUTES) == ATTRIBUTES
+
+
+def test_splits_by_identity(source):
+    table = source.table
+    assert len(table) == 12000
+    assert [len(table.indices(split)) for split in ("train", "valid", "test")] == [10000, 1000, 1000]
+    assert (np.bincount(table.identity) == PER_PERSON).all()
+    assert all(len(set(splits)) == 1 for splits in table.split.reshape(-1, PER_PERSON))
+    assert table.labels.dtype == bool
+    assert table.identity.dtype == np.int64
+    assert table.split.dtype == np.int8
+
+
+def test_a_person_keeps_sex_and_age(column):
+    for name in ("Male", "Young"):
+        assert (np.ptp(column(name).reshape(-1, PER_PERSON).astype(int), 1) == 0).all()
+    assert np.ptp(column("Smiling").reshape(-1, PER_PERSON).astype(int), 1).any()
+
+
+RATES = {  # per cent of all, documented at the head of the module
+    "Bald": 6, "Bangs": 19, "Black_Hair": 29, "Blond_Hair": 21, "Brown_Hair": 25, "Bushy_Eyebrows": 17,
+    "Eyeglasses": 19, "Goatee": 9.5, "Gray_Hair": 9, "Male": 41, "Mouth_Slightly_Open": 49, "Mustache": 9.5,
+    "Narrow_Eyes": 12, "No_Beard": 83, "Pale_Skin": 11, "Rosy_Cheeks": 12, "Smiling": 49, "Wearing_Hat": 9,
+    "Wearing_Lipstick": 48, "Young": 78,
+}  # fmt: skip
+
+
+def test_rates(source):
+    assert set(RATES) == set(ATTRIBUTES)
+    rates = 100 * source.table.labels.mean(0)
+    # Male and Young are drawn once for each of 2,400 people: a standard error of one per cent.
+    np.testing.assert_allclose(rates, [RATES[name] for name in ATTRIBUTES], atol=3)
+
+
+def test_exclusions(column):
+    assert sum(column(name).astype(int) for name in HAIR).max() == 1
+    assert not (column("Bald") & (column("Bangs") | column("Wearing_Hat") | sum(map(column, HAIR)).astype(bool))).any()
+    assert not (column("No_Beard") & (column("Mustache") | column("Goatee"))).any()
+
+
+def test_correlations_have_celebas_signs(column):
+    male, young = column("Male"), column("Young")
+    for name in ("Goatee", "Mustache", "Bald", "Bushy_Eyebrows", "Eyeglasses"):
+        assert column(name)[male].mean() > 1.5 * column(name)[~male].mean()
+    for name in ("Wearing_Lipstick", "Blond_Hair", "Bangs", "Rosy_Cheeks", "No_Beard", "Young"):
+        assert column(name)[~male].mean() > 1.2 * column(name)[male].mean()
+    for name in ("Gray_Hair", "Bald"):
+        assert column(name)[~young].mean() > 2 * column(name)[young].mean()
+    smiling = column("Smiling")
+    assert column("Mouth_Slightly_Open")[smiling].mean() > 2 * column("Mouth_Slightly_Open")[~smiling].mean()
+
+
+def test_landmarks_lie_at_celebas_template(source):
+    mean = source.table.landmarks.mean(0)
+    np.testing.assert_allclose(mean, [[69.5, 111], [107.5, 111], [88, 135], [71, 152], [105, 152]], atol=2)
+    assert source.table.landmarks.std(0).max() < 6
+
+
+# --- pictures -------------------------------------------------------------------------------------------------
+
+
+def test_pictures_do_not_depend_on_their_batch(source):
+    indices = np.arange(0, 900, 9)
+    together = source.images(indices)
+    assert together.shape == (100, SIZE, SIZE, 3)
+    assert together.dtype == np.uint8
+    np.testing.assert_array_equal(source.images(indices[::-1])[::-1], together)
+    np.testing.assert_array_equal(source.images(indices[[7]]), together[[7]])
+    np.testing.assert_array_equal(SyntheticSource(1000, size=SIZE).images(indices), together)
+    assert source.images(np.array([], np.int64)).shape == (0, SIZE, SIZE, 3)
+
+
+def test_another_seed_is_another_world(source):
+    other = SyntheticSource(60, size=SIZE, seed=1)
+    assert (other.table.labels != source.table.labels[:60]).any()
+    assert np.abs(other.images(np.arange(8)).astype(int) - source.images(np.arange(8))).mean() > 10
+
+
+def test_a_picture_is_the_same_at_every_size(source):
+    indices = np.arange(0, 160, 5)
+    large = SyntheticSource(200, size=4 * SIZE).images(indices).astype(np.float32)
+    averaged = large.reshape(-1, SIZE, 4, SIZE, 4, 3).mean((2, 4))
+    difference = np.abs(averaged - source.images(indices))
+    assert difference.mean() < 3
+    assert np.abs(averaged - np.roll(averaged, 1, 0)).mean() > 10 * difference.mean()
+
+
+def test_pupils_are_dark_and_lie_on_the_landmarks():
+    size = 128
+    source = SyntheticSource(400, size=size)
+    take = np.flatnonzero(source.table.select(["Eyeglasses", "Narrow_Eyes"]).sum(1) == 0)[:24]
+    images = source.images(take).astype(np.float32).mean(-1)
+    # From pixels of the 178 x 218 picture to pixels of the crop of rows 20 to 198, drawn at `size`.
+    points = (source.table.landmarks[take] - [0, 20] + 0.5) * (size / 178) - 0.5
+    for image, (*eyes, nose, _, _) in zip(images, points, strict=True):
+        for x, y in eyes:
+            column, row = round(float(x)), round(float(y))
+            window = image[row - 3 : row + 4, column - 4 : column + 5]
+            assert window.min() < 45
+            assert image[row + 9 : row + 12, column - 1 : column + 2].mean() > window.min() + 20  # the cheek below
+        assert abs(nose[0] - size / 2) < 12
+
+
+def test_mouth_corners_enclose_an_opened_mouth():
+    size = 128
+    source = SyntheticSource(400, size=size)
+    take = np.flatnonzero(source.table.select(["Mouth_Slightly_Open"])[:, 0])[:24]
+    closed, opened = (picture.astype(np.float32) for picture in flipped(source, take, "Mouth_Slightly_Open"))
+    points = (source.table.landmarks[take] - [0, 20] + 0.5) * (size / 178) - 0.5
+    for change, corners in zip(np.abs(opened - closed).max(-1) > 40, points[:, 3:], strict=True):
+        rows, columns = np.nonzero(change)
+        assert columns.min() > corners[0, 0] - 2
+        assert columns.max() < corners[1, 0] + 2
+        assert abs(rows.mean() - corners[:, 1].mean()) < 8
+
+
+# --- counterfactuals ------------------------------------------------------------------------------------------
+
+
+def test_own_labels_and_own_style_give_the_own_picture(source):
+    indices = np.arange(70)
+    np.testing.assert_array_equal(source.counterfactual(indices, source.table.labels[indices]), source.images(indices))
+
+
+def test_a_style_stream_redraws_styles_alike_every_time(source):
+    indices = np.arange(0, 200, 10)
+    labels = np.tile(
+        [name in ("Eyeglasses", "Bangs", "Young", "Black_Hair", "No_Beard") for name in ATTRIBUTES], (20, 1)
+    )
+    own, first, again, last = (source.counterfactual(indices, labels, style) for style in (None, 0, 0, STYLES - 1))
+    np.testing.assert_array_equal(first, again)
+    for a, b in ((own, first), (first, last), (own, last)):
+        assert (np.abs(a.astype(int) - b).mean((1, 2, 3)) > 0.5).all()
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_every_attribute_is_visible_inside_its_region_and_only_there(source, attribute):
+    indices = np.arange(3, 500, 31)
+    without, with_ = flipped(source, indices, attribute)
+    masks = source.region(indices, attribute)
+    assert masks.shape == (len(indices), SIZE, SIZE)
+    assert masks.dtype == np.float32
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    change = np.abs(with_.astype(np.float32) - without).max(-1)
+    assert (change[masks < 1 / 6] <= 2).all()  # rounding, of both pictures
+    assert (change[masks < 1] <= 7).all()
+    # Readable at 32 pixels: at least 8 pixels change by 20 of 255 or more, unless another label hides it all.
+    labels = source.table.select(["Bald"])[indices, 0] > 0
+    hidden = labels & (attribute in HAIR)
+    assert not change[hidden].any()
+    assert ((change > 20).sum((1, 2))[~hidden] >= 8).all()
+    inside = masks > 0.5
+    assert (change * inside).sum() / inside.sum() > 5
+
+
+def test_regions_are_local(source):
+    indices = np.arange(0, 60, 5)
+    share = {
+        name: (source.region(indices, name) > 0.5).mean() for name in ("Eyeglasses", "Mouth_Slightly_Open", "Goatee")
+    }
+    assert max(share.values()) < 0.3
+    rows = np.arange(SIZE)[:, None]
+    for name, low, high in (("Eyeglasses", 10, 22), ("Mouth_Slightly_Open", 18, 31)):
+        mask = source.region(indices, name) > 0.5
+        centre = (mask * rows).sum((1, 2)) / mask.sum((1, 2))
+        assert ((low < centre) & (centre < high)).all()
+
+
+# --- the pure functions ---------------------------------------------------------------------------------------
+
+
+def test_render_agrees_with_the_source(source):
+    face = jax.jit(sample_face)(0, 11)
+    image = jax.jit(render, static_argnums=2)(face, face.labels, SIZE)
+    assert image.shape == (SIZE, SIZE, 3)
+    np.testing.assert_array_equal(face.labels, source.table.labels[11])
+    assert np.abs((np.asarray(image) + 1) * 127.5 - source.images(np.array([11]))[0]).max() <= 0.51
+    points = landmarks(face, 178) + jnp.array([0.0, 20.0])
+    np.testing.assert_allclose(points, source.table.landmarks[11], atol=1e-3)
+
+
+def test_pose_is_undone():
+    shot = sample_face(0, 5).shot
+    u, v = jnp.meshgrid(jnp.linspace(-60.0, 60.0, 7), jnp.linspace(-60.0, 60.0, 7))
+    for got, want in zip(to_face(shot, *to_picture(shot, u, v)), (u, v), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def test_gradients_are_finite():
+    faces = jax.vmap(sample_face, (None, 0))(0, jnp.arange(6))
+
+    def brightness(face, labels):
+        return render(face, labels, SIZE).mean()
+
+    of_face, of_labels = jax.jit(jax.vmap(jax.grad(brightness, (0, 1))))(faces, faces.labels)
+    for gradient in jax.tree.leaves((of_face, of_labels)):
+        assert np.isfinite(gradient).all()
+    assert (np.abs(of_face.person.skin) > 1e-3).all()
+    assert np.abs(of_labels).max(0).min() > 0
+
+
+def test_gradient_of_the_light_agrees_with_differences():
+    face = sample_face(0, 2)
+
+    def brightness(light):
+        return render(face._replace(shot=face.shot._replace(contrast=light)), face.labels, SIZE).mean()
+
+    at, step = jnp.float32(0.6), 0.02
+    difference = (brightness(at + step) - brightness(at - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(brightness)(at), difference, rtol=0.02)
+
+
+def test_region_is_pure(source):
+    mask = jax.jit(region, static_argnums=3)(0, 4, ATTRIBUTES.index("Eyeglasses"), SIZE)
+    np.testing.assert_allclose(mask, source.region(np.array([4]), "Eyeglasses")[0], atol=1e-2)
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 31}, "31 pixels.*32 to 256"),
+        ({"size": 257}, "257 pixels.*32 to 256"),
+        ({"size": 32, "count": 0}, "0 synthetic faces"),
+        ({"size": 32, "seed": -1}, "seed -1"),
+    ],
+)
+def test_impossible_sets_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        SyntheticSource(**arguments)
+
+
+def test_impossible_requests_are_refused(source):
+    one, labels = np.array([0]), np.zeros((1, len(ATTRIBUTES)))
+    for indices in ([12000], [-1]):
+        with pytest.raises(UserError, match="faces 0 to 11999"):
+            source.images(np.array(indices))
+    with pytest.raises(UserError, match="whole numbers"):
+        source.images(np.array([0.5]))
+    with pytest.raises(UserError, match=r"shape \(1, 3\).*1 faces need labels \(1, 20\)"):
+        source.counterfactual(one, np.zeros((1, 3)))
+    with pytest.raises(UserError, match="0 or 1"):
+        source.counterfactual(one, labels + 0.5)
+    with pytest.raises(UserError, match=r"style 8.*0 to 7"):
+        source.counterfactual(one, labels, style=STYLES)
+    with pytest.raises(UserError, match="did you mean 'Eyeglasses'"):
+        source.region(one, "Eyeglases")

@@ -1,0 +1,299 @@
+"""AttGAN against the paper's tables and equations."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax import attributes as attribute_names
+from faceattr_jax import config as configs
+from faceattr_jax.methods import attgan
+from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.training.state import init_state
+from faceattr_jax.training.step import Executor
+
+TINY = {"model.width": "2", "batch_size": "4"}
+
+
+@functools.cache
+def tiny(spec: str = "attgan_64", **overrides: str):
+    return build(configs.load(spec, {**TINY, **overrides}))
+
+
+def layer_outputs(module: nn.Module, *args, **kwargs) -> dict[str, tuple[int, ...]]:
+    """Shape of what every layer of a module returns, at full width and without computing it."""
+
+    def run(key):
+        _, state = module.init_with_output(key, *args, **kwargs, capture_intermediates=True, mutable=True)
+        return state["intermediates"]
+
+    shapes = jax.eval_shape(run, jax.random.key(0))
+    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    return {"/".join(p.key for p in path if hasattr(p, "key")): leaf.shape[1:] for path, leaf in flat}
+
+
+# Tables 1 and 2 of the paper: (height, channels) after each layer.
+TABLES = {
+    "attgan_128": {
+        "size": 128,
+        "encoder": [(64, 64), (32, 128), (16, 256), (8, 512), (4, 1024)],
+        "decoder": [(8, 1024), (16, 512), (32, 256), (64, 128)],
+        "discriminator": [(64, 64), (32, 128), (16, 256), (8, 512), (4, 1024)],
+    },
+    "attgan_64": {
+        "size": 64,
+        "encoder": [(32, 64), (16, 128), (8, 256), (4, 512)],
+        "decoder": [(8, 512), (16, 256), (32, 128), (64, 64)],
+        "discriminator": [(64, 64), (32, 64), (16, 128), (8, 256), (4, 512), (4, 512)],
+    },
+}
+
+
+@pytest.mark.parametrize("spec", TABLES)
+@pytest.mark.parametrize("variant", ["", "released", "released_v2"])
+def test_every_layer_has_the_shape_of_the_papers_table(spec, variant):
+    table = TABLES[spec]
+    method = build(configs.load(f"{spec}:{variant}"))
+    size, n = table["size"], 13
+    images = jnp.zeros((1, size, size, 3))
+    assert method.attributes == attribute_names.ATTGAN
+    assert len(method.attributes) == n
+
+    def rows(found, prefix, pattern):
+        return [found[pattern.format(prefix, i)] for i in range(len(table[prefix]))]
+
+    encoder = layer_outputs(method.networks["encoder"], images)
+    for kind in ("conv", "norm"):
+        assert rows(encoder, "encoder", kind + "{1}/__call__") == [(s, s, c) for s, c in table["encoder"]]
+    features = [jnp.zeros((1, s, s, c)) for s, c in table["encoder"]]
+    decoder = layer_outputs(method.networks["decoder"], features, jnp.zeros((1, n)))
+    for kind in ("deconv", "norm"):
+        assert rows(decoder, "decoder", kind + "{1}/__call__") == [(s, s, c) for s, c in table["decoder"]]
+    assert decoder["rgb/__call__"] == (size, size, 3)
+    discriminator = layer_outputs(method.networks["discriminator"], images)
+    expected = [(s, s, c) for s, c in table["discriminator"]]
+    assert rows(discriminator, "discriminator", "shared/conv{1}/__call__") == expected
+    for head, outputs in (("critic", 1), ("classifier", n)):
+        assert discriminator[f"{head}_hidden/__call__"] == (1024,)
+        assert discriminator[f"{head}/__call__"] == (outputs,)
+
+
+def test_decoder_inputs_of_the_variants():
+    """The code joins z; with the released code's skip and injection it joins the next layer, too."""
+
+    def kernels(spec):
+        method = build(configs.load(spec))
+        shapes = jax.eval_shape(lambda: init_state(method, 0)).variables["params"]["decoder"]
+        return [shapes[f"deconv{i}"]["kernel"].shape[2] for i in range(4)]
+
+    assert kernels("attgan_128") == [1024 + 13, 1024, 512, 256]
+    assert kernels("attgan_128:released") == [1024 + 13, 1024 + 512 + 13, 512, 256]
+    assert kernels("attgan_64:released_v2") == [512 + 13, 512 + 256 + 13, 256, 128]
+
+
+def test_heads_and_norms_of_the_variants():
+    def discriminator(spec):
+        method = build(configs.load(spec, TINY))
+        return jax.eval_shape(lambda: init_state(method, 0)).variables["params"]["discriminator"]
+
+    assert "critic_norm" in discriminator("attgan_64")
+    assert "critic_norm" not in discriminator("attgan_64:released")
+    assert build(configs.load("attgan_64")).networks["discriminator"].norm == "layer"
+    assert build(configs.load("attgan_64:released")).networks["discriminator"].norm == "instance"
+
+
+def test_schedules_count_iterations():
+    rate = build(configs.load("attgan_128:released")).optimizers["critic"].schedule
+    np.testing.assert_allclose([rate(0), rate(94_699), rate(94_701)], [2e-4, 2e-4, 2e-5], rtol=1e-6)
+    linear = build(configs.load("attgan_128:released_v2")).optimizers["critic"].schedule
+    start, stop = 29 * 5687 // 6, 60 * 5687 // 6
+    np.testing.assert_allclose([linear(start), linear((start + stop) / 2), linear(stop)], [2e-4, 1e-4, 0], rtol=1e-4)
+    constant = build(configs.load("attgan_128")).optimizers["generator"].schedule
+    assert float(constant(0)) == float(constant(1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [("zero_one", [0.0, 1.0, 1.5]), ("half", [-0.5, 0.5, 1.0]), ("one", [-1.0, 1.0, 2.0])]
+)
+def test_code_values(scale, expected):
+    """Absent, present, and present at strength 2: the peers' test_int is twice the training value."""
+    signs = attgan.edited_signs(jnp.array([0.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0]), 2.0)
+    np.testing.assert_allclose(attgan.code_values(signs, scale), expected)
+
+
+def test_strength_zero_is_the_own_code_and_one_the_target():
+    source, target = jnp.array([0.0, 1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 1.0, 0.0])
+    np.testing.assert_allclose(attgan.edited_signs(source, target, 0.0), 2 * source - 1)
+    np.testing.assert_allclose(attgan.edited_signs(source, target, 1.0), 2 * target - 1)
+    np.testing.assert_allclose(attgan.edited_signs(source, target, 0.5), [0.0, 0.0, 1.0, -1.0])
+    np.testing.assert_allclose(attgan.edited_signs(source, target, 1.5), [1.5, -1.5, 1.0, -1.0])
+
+
+def test_targets():
+    names = attribute_names.ATTGAN
+    labels = jax.random.bernoulli(jax.random.key(1), 0.3, (400, 13)).astype(jnp.float32)
+    shuffled = attgan.shuffled_targets(jax.random.key(0), labels, names)
+    np.testing.assert_array_equal(np.sort(shuffled, 0), np.sort(labels, 0))
+    rows = {tuple(row) for row in np.asarray(labels).tolist()}
+    assert all(tuple(row) in rows for row in np.asarray(shuffled).tolist())
+
+    inverted = np.asarray(attgan.inverted_targets(jax.random.key(0), labels, names))[1::2]
+    own = np.asarray(labels)[1::2]
+    chosen = set()
+    for before, after in zip(own, inverted, strict=True):
+        options = [
+            i
+            for i, name in enumerate(names)
+            if np.array_equal(attribute_names.edited(before, {name: 1 - int(before[i])}, names), after)
+        ]
+        assert options, "every other row is the image's own labels with one attribute inverted, conflicts resolved"
+        chosen |= set(options)
+    assert chosen == set(range(13))
+
+
+def variables_of(method):
+    return jax.jit(lambda: init_state(method, 0))().variables
+
+
+@functools.cache
+def batch(size: int = 64, n: int = 13, count: int = 4):
+    rng = np.random.default_rng(0)
+    return {
+        "images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "labels": rng.integers(0, 2, (count, n)).astype(np.float32),
+    }
+
+
+def float_batch(**kwargs):
+    b = batch(**kwargs)
+    return {"images": jnp.asarray(b["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(b["labels"])}
+
+
+def test_losses_are_the_papers_sums():
+    """Eqs. 13 and 14 from the metrics that the objectives report, and each term from the networks by hand."""
+    method = tiny()
+    variables, data = variables_of(method), float_batch()
+    ctx = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
+    out = jax.jit(method.generator_objective)(variables, data, {}, ctx)
+    m = out.metrics
+    np.testing.assert_allclose(
+        out.losses["generator"], 100 * m["reconstruction"] + 10 * m["classification"] + m["adversarial"], rtol=1e-5
+    )
+
+    def forward(network, *args):
+        own = {c: variables[c][network] for c in ("params", "batch_stats") if network in variables[c]}
+        if network == "discriminator":
+            return method.networks[network].apply(own, *args)
+        return method.networks[network].apply(own, *args, train=True, mutable=["batch_stats"])[0]
+
+    target = attgan.shuffled_targets(ctx.key, data["labels"], method.attributes)
+    z = forward("encoder", data["images"])
+    fake, reconstruction = forward("decoder", z, target), forward("decoder", z, data["labels"])
+    values, logits = forward("discriminator", fake)
+    p, b = np.asarray(nn.sigmoid(logits), np.float64), np.asarray(target)
+    np.testing.assert_allclose(m["classification"], -np.mean(b * np.log(p) + (1 - b) * np.log(1 - p)), rtol=1e-4)
+    np.testing.assert_allclose(m["adversarial"], -np.mean(values), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(m["reconstruction"], np.mean(np.abs(reconstruction - data["images"])), rtol=1e-4)
+
+    out = jax.jit(method.critic_objective)(variables, data, {}, ctx)
+    m = out.metrics
+    np.testing.assert_allclose(
+        out.losses["critic"], -m["distance"] + 10 * m["penalty"] + m["classification"], rtol=1e-5
+    )
+    shuffle_key, _ = jax.random.split(ctx.key)
+    fake = forward("decoder", z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
+    real_values, real_logits = forward("discriminator", data["images"])
+    np.testing.assert_allclose(
+        m["distance"], np.mean(real_values) - np.mean(forward("discriminator", fake)[0]), rtol=1e-3, atol=1e-5
+    )
+    p, a = np.asarray(nn.sigmoid(real_logits), np.float64), np.asarray(data["labels"])
+    np.testing.assert_allclose(m["classification"], -np.mean(a * np.log(p) + (1 - a) * np.log(1 - p)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("number", "trained"), [(0, {"discriminator"}), (1, {"encoder", "decoder"})])
+def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(number, trained):
+    method = tiny()
+    stage = method.stages[0]
+    executor = Executor(method, stage, seed=0, mesh=jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]))
+    state = jax.jit(lambda: init_state(method, 0))()
+    before = jax.device_get(state)
+    phase = stage.phases[number]
+    after, _, _ = executor.run_phase(phase, state, [batch()] * executor.draws_per_iteration, {}, 0)
+    for network, old in before.variables["params"].items():
+        new = jax.device_get(after.variables["params"][network])
+        same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)]
+        assert not any(same) if network in trained else all(same), network
+    for network, old in before.variables["batch_stats"].items():
+        # The released code moves the averages in the critic's updates, too.
+        new = jax.device_get(after.variables["batch_stats"][network])
+        assert not np.array_equal(jax.tree.leaves(old)[0], jax.tree.leaves(new)[0]), network
+    other = "generator" if number == 0 else "critic"
+    jax.tree.map(np.testing.assert_array_equal, before.opt_states[other], jax.device_get(after.opt_states[other]))
+    assert jax.tree.leaves(after.opt_states[phase.trains[0]])[0] == phase.repeats
+
+
+def test_edit_of_unchanged_attributes_is_the_reconstruction():
+    method = tiny()
+    variables, data = variables_of(method), float_batch()
+    request = EditRequest(target=data["labels"], source=data["labels"], strength=2.0)
+    edited = jax.jit(method.edit)(variables, data["images"], request)
+    np.testing.assert_array_equal(edited, jax.jit(method.reconstruct)(variables, data["images"], data["labels"]))
+    inverted = EditRequest(target=1 - data["labels"], source=data["labels"], strength=0.0)
+    np.testing.assert_allclose(jax.jit(method.edit)(variables, data["images"], inverted), edited, atol=1e-6)
+    read = (method.classify(variables, data["images"]) > 0.5).astype(jnp.float32)
+    np.testing.assert_allclose(
+        jax.jit(method.edit)(variables, data["images"], EditRequest(target=read)),
+        jax.jit(method.reconstruct)(variables, data["images"], read),
+        atol=1e-6,
+    )
+
+
+def test_edit_is_pure_under_vmap_and_grad():
+    method = tiny()
+    variables, data = variables_of(method), float_batch()
+    request = EditRequest(target=1 - data["labels"], source=data["labels"])
+    together = jax.jit(method.edit)(variables, data["images"], request)
+
+    @jax.jit
+    @jax.vmap
+    def one(image, source, target):
+        return method.edit(variables, image[None], EditRequest(target=target[None], source=source[None]))[0]
+
+    np.testing.assert_allclose(one(data["images"], data["labels"], 1 - data["labels"]), together, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(method.edit(variables, x, request) ** 2)))(data["images"])
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_gradients_agree_between_one_device_and_eight():
+    method = tiny(batch_size="8")
+    stage = method.stages[0]
+    data = batch(count=8)
+    found = []
+    for count in (1, 8):
+        mesh = jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
+        executor = Executor(method, stage, seed=0, mesh=mesh)
+        spec = jax.sharding.PartitionSpec
+        everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec("data")))
+        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+        where = jnp.zeros(3, jnp.int32)
+        found.append(
+            {
+                phase.name: jax.device_get(
+                    jax.jit(
+                        lambda s, b, p=phase, e=executor: e.gradients(p, s, b, {}, where)[0],
+                        in_shardings=(everywhere, split),
+                        out_shardings=everywhere,
+                    )(state, data)
+                )
+                for phase in stage.phases
+            }
+        )
+
+    def close(a, b):
+        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3)
+
+    jax.tree.map(close, *found)

@@ -1,0 +1,87 @@
+"""AttGAN against an independent PyTorch implementation: losses, gradients, moving averages, a whole iteration."""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax import config as configs
+from faceattr_jax.methods import base
+from faceattr_jax.training.state import TrainState, init_state
+from faceattr_jax.training.step import Executor
+
+SMALL = {"model.width": "4", "batch_size": "4", "critic_updates": "2"}
+
+
+def setting(spec: str) -> tuple[Any, Executor, TrainState, list[dict[str, np.ndarray]]]:
+    """A narrow AttGAN with random scales and biases, too, and the batches of one iteration."""
+    config = configs.load(spec, SMALL)
+    method = base.build(config)
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
+    state = jax.jit(lambda: init_state(method, 0))()
+    rng = np.random.default_rng(0)
+
+    def perturbed(leaf: jax.Array) -> jax.Array:
+        return leaf + jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype) if leaf.ndim == 1 else leaf
+
+    params = jax.tree.map(perturbed, state.variables["params"])
+    size, n = config.image_size, len(config.attributes)
+    batches = [
+        {
+            "images": rng.integers(0, 256, (config.batch_size, size, size, 3), dtype=np.uint8),
+            "labels": rng.integers(0, 2, (config.batch_size, n)).astype(np.float32),
+        }
+        for _ in range(config.critic_updates + 1)
+    ]
+    return config, executor, state.replace(variables={**state.variables, "params": params}), batches
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, message: str, tolerance: float = 1e-4) -> None:
+    scale = np.abs(expected).max() + 1e-30
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=message)
+
+
+@pytest.mark.parametrize("spec", ["attgan_64", "attgan_128", "attgan_64:released"])
+def test_losses_gradients_and_moving_averages(torch: ModuleType, spec: str) -> None:
+    from tests.oracles import attgan_torch
+
+    config, executor, state, batches = setting(spec)
+    for phase in executor.stage.phases:
+        where = jnp.array([3, 1, 0])
+        gradients, out = jax.jit(executor.gradients, static_argnums=0)(phase, state, batches[0], {}, where)
+        oracle = attgan_torch.AttGAN(config, state.variables)
+        draw = attgan_torch.our_draw(config, phase.name, 3, 1, batches[0]["labels"])
+        loss, expected = oracle.gradients(phase.name, batches[0], draw)
+
+        np.testing.assert_allclose(out.losses[phase.name], loss, rtol=1e-4)
+        assert gradients[phase.name].keys() == expected.keys()
+        for network, tree in gradients[phase.name].items():
+            ours = attgan_torch.to_torch(config, tree)
+            assert ours.keys() == expected[network].keys()
+            for path, gradient in ours.items():
+                assert_close(gradient, expected[network][path].numpy(), f"{phase.name} {network}/{path}")
+        for path, tree in out.mutated.items():
+            for name, value in attgan_torch.to_torch(config, tree).items():
+                if name.endswith("mean"):  # PyTorch's moving variance is the unbiased one
+                    theirs = oracle.stats[path.removeprefix("batch_stats/")][name].numpy()
+                    assert_close(value, theirs, f"{phase.name} {path}/{name}")
+
+
+def test_an_iteration(torch: ModuleType) -> None:
+    """Critic updates and a generator update with Adam between them: the last losses depend on all of it."""
+    from tests.oracles import attgan_torch
+
+    config, executor, state, batches = setting("attgan_64")
+    oracle = attgan_torch.AttGAN(config, state.variables)
+    draws = [
+        attgan_torch.our_draw(config, u.phase.name, 0, u.repeat, b["labels"])
+        for u, b in zip(executor.schedule, batches, strict=True)
+    ]
+    losses = oracle.iterate(batches, draws)
+    _, metrics = executor.iterate(state, batches, 0)
+    for phase, loss in losses.items():
+        np.testing.assert_allclose(metrics[f"{phase}/{phase}"], loss, rtol=1e-3)

@@ -1,0 +1,91 @@
+"""Configs: every one that ships loads and builds; overrides are typed and misspellings named."""
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from faceattr_jax import config as configs
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import build
+from faceattr_jax.training.state import init_state
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_config_builds_and_says_its_command(name):
+    config = configs.load(name)
+    method = build(config)
+    state = jax.eval_shape(lambda: init_state(method, 0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"])) > 1000
+    module = configs._module(name)
+    assert f"faceattr train --config={name}" in module.__doc__
+
+
+def test_json_round_trip_keeps_tuples():
+    config = configs.load("attgan_128:released")
+    again = configs.from_json(configs.to_json(config))
+    assert again == config
+    assert again.model.encoder[0] == (1, 4, 2)
+    assert configs.differences(config, again) == []
+    assert configs.differences(config, configs.load("attgan_128")) == [
+        "model.code", "model.fc_norm", "model.injections", "model.norm", "model.skips", "optimizer.schedule",
+    ]  # fmt: skip
+
+
+def test_overrides_take_the_type_of_the_key():
+    overrides = {
+        "model.width": "8",
+        "loss.reconstruction": "10",
+        "flip": "true",
+        "data.path": "7",
+        "attributes": "Bald,Bangs",
+        "optimizer.schedule": "('step', 10, 0.5)",
+    }
+    config = configs.load("attgan_64", overrides)
+    assert config.model.width == 8
+    assert config.loss.reconstruction == 10.0
+    assert isinstance(config.loss.reconstruction, float)
+    assert config.flip is True
+    assert config.data.path == "7"
+    assert config.attributes == ("Bald", "Bangs")
+    assert config.optimizer.schedule == ("step", 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "message"),
+    [
+        ("attgan_12", {}, r"no such config \(did you mean 'attgan_128'\?\); there are attgan_128"),
+        ("absent.py", {}, r"--config=absent.py: there is no such file"),
+        ("attgan_64:relesed", {}, r"no variant 'relesed' \(did you mean 'released'\?\)"),
+        ("classifier_128:x", {}, "the variants are none"),
+        ("attgan_64", {"model.widht": "8"}, r"no key 'model.widht' \(did you mean 'model.width'\?\)"),
+        ("attgan_64", {"sed": "8"}, r"no key 'sed' \(did you mean 'seed'\?\)"),
+        ("attgan_64", {"seed.x": "8"}, r"no key 'seed.x'"),
+        ("attgan_64", {"model": "8"}, "'model' is a group of keys"),
+        ("attgan_64", {"model.width": "wide"}, "must be of type int, such as 64"),
+        ("attgan_64", {"model.width": "1.5"}, "must be of type int"),
+        ("attgan_64", {"flip": "perhaps"}, "must be of type bool"),
+    ],
+)
+def test_mistakes_are_named(spec, overrides, message):
+    with pytest.raises(UserError, match=message):
+        configs.load(spec, overrides)
+
+
+def test_a_path_is_a_config_too(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from faceattr_jax.configs import attgan_64\n"
+        "def get_config(variant=''):\n"
+        "    config = attgan_64.get_config(variant)\n"
+        "    config.batch_size = 7\n"
+        "    return config\n"
+    )
+    config = configs.load(f"{path}:released")
+    assert isinstance(config, ConfigDict)
+    assert config.batch_size == 7
+    assert config.model.skips == 1
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"config.optimizer.schedule is \('cosine',\)"):
+        build(configs.load("attgan_64", {"optimizer.schedule": "('cosine',)"}))

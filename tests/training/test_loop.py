@@ -1,0 +1,175 @@
+"""The loop: what a run leaves behind, and that an interrupted one leaves the same."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from faceattr_jax.errors import UserError
+from faceattr_jax.training import checkpoint, loop
+from faceattr_jax.training.step import Executor
+from tests import runs
+
+
+class Killed(BaseException):
+    """Stands for a process that ends between two instructions."""
+
+
+def same(a, b) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
+    iterate = Executor.iterate
+
+    def dying(self, state, batches, number):
+        if number == iteration:
+            raise Killed
+        return iterate(self, state, batches, number)
+
+    monkeypatch.setattr(Executor, "iterate", dying)
+
+
+@pytest.fixture(scope="module")
+def finished(faces, tmp_path_factory):
+    """An uninterrupted run: its workdir and final state."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, loop.train(runs.attgan(faces), workdir)
+
+
+def test_a_run_leaves_config_metrics_grids_and_checkpoints(finished, faces):
+    workdir, state = finished
+    assert int(state.step) == 6
+    assert checkpoint.read_config(checkpoint.find(workdir)) == runs.attgan(faces)
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2", "4", "6"]
+    assert sorted(p.name for p in (workdir / "grids").iterdir()) == ["edits-0000003.png", "edits-0000006.png"]
+    rows = [row.split(",") for row in (workdir / "metrics.csv").read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows if row[1] == "generator/reconstruction"] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(float(row[2])) for row in rows)
+    assert list((workdir / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("iterations", [(0,), (3,), (5, 2), (4, 5)])
+def test_a_killed_run_ends_with_the_same_bits(finished, faces, tmp_path, iterations):
+    """Killed before, at and after checkpoints and evaluations, once and twice."""
+    workdir, state = finished
+    for iteration in iterations:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, iteration)
+            loop.train(runs.attgan(faces), tmp_path / "run")
+    resumed = loop.train(runs.attgan(faces), tmp_path / "run")
+    same(state, resumed)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (workdir / "metrics.csv").read_bytes()
+    for name in ("edits-0000003.png", "edits-0000006.png"):
+        assert (tmp_path / "run" / "grids" / name).read_bytes() == (workdir / "grids" / name).read_bytes()
+
+
+def test_resuming_says_from_which_step(faces, tmp_path, caplog, monkeypatch):
+    with pytest.raises(Killed):
+        kill_at(monkeypatch, 5)
+        loop.train(runs.attgan(faces), tmp_path)
+    monkeypatch.undo()
+    loop.train(runs.attgan(faces), tmp_path)
+    assert "Resuming from step 4 in" in caplog.text
+
+
+def test_a_finished_run_is_left_as_it_is(finished, faces):
+    workdir, state = finished
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and "checkpoints" in p.parts}
+    same(state, loop.train(runs.attgan(faces), workdir))
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_a_finished_run_goes_on_with_more_iterations(faces, tmp_path, finished):
+    loop.train(runs.attgan(faces, train__iterations=4), tmp_path)
+    same(finished[1], loop.train(runs.attgan(faces), tmp_path))
+
+
+def test_sigterm_saves_and_ends(faces, tmp_path, monkeypatch, finished, caplog):
+    iterate = Executor.iterate
+
+    def signalled(self, state, batches, number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iterate(self, state, batches, number)
+
+    monkeypatch.setattr(Executor, "iterate", signalled)
+    state = loop.train(runs.attgan(faces), tmp_path)
+    assert int(state.step) == 3
+    assert "saved at step 3" in caplog.text
+    assert (tmp_path / "checkpoints" / "3").is_dir()
+    monkeypatch.undo()
+    same(finished[1], loop.train(runs.attgan(faces), tmp_path))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(faces, tmp_path, monkeypatch):
+    iterate = Executor.iterate
+
+    def poisoned(self, state, batches, number):
+        state, metrics = iterate(self, state, batches, number)
+        if number == 4:
+            params = jax.tree.map(lambda x: x * np.nan, state.variables["params"])
+            state = state.replace(variables={**state.variables, "params": params})
+        return state, metrics
+
+    monkeypatch.setattr(Executor, "iterate", poisoned)
+    with pytest.raises(UserError, match="is not finite.*last good checkpoint is step 4 in"):
+        loop.train(runs.attgan(faces), tmp_path)
+    assert checkpoint.find(tmp_path / "checkpoints").name == "4"
+
+
+def test_a_workdir_of_another_config_or_of_something_else_is_refused(finished, faces, tmp_path):
+    workdir, _ = finished
+    with pytest.raises(UserError, match=r"another config, which differs in critic_updates, seed; give"):
+        loop.train(runs.attgan(faces, seed=1, critic_updates=3), workdir)
+    with pytest.raises(UserError, match=r"another config, which differs in .*method"):
+        loop.train(runs.classifier(faces), workdir)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        loop.train(runs.attgan(faces), tmp_path)
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(faces, tmp_path, monkeypatch):
+    from faceattr_jax.evaluation import validation
+
+    scores = iter([0.5, 0.9, 0.7])
+
+    def scripted(config, source):
+        return lambda method, variables: ({"score": next(scores)}, {})
+
+    monkeypatch.setattr(validation, "edits", scripted)
+    loop.train(runs.attgan(faces, train__evaluate_every=2), tmp_path)
+    assert [p.name for p in (tmp_path / "best").iterdir()] == ["4"]
+    assert checkpoint.find(tmp_path) == tmp_path / "best" / "4"
+
+
+def test_eight_devices_train_like_one(faces, tmp_path, monkeypatch, finished):
+    """The batch is split over all forced devices; the losses of the first iteration agree with one device's."""
+    from faceattr_jax.training import distributed
+
+    def first(workdir: Path) -> dict[str, float]:
+        rows = [row.split(",") for row in (workdir / "metrics.csv").read_text().splitlines()[1:]]
+        return {row[1]: float(row[2]) for row in rows if row[0] == "1"}
+
+    one = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    loop.train(runs.attgan(faces, train__iterations=1), tmp_path)
+    monkeypatch.undo()
+    assert distributed.mesh().size == 8
+    eight, single = first(finished[0]), first(tmp_path)
+    np.testing.assert_allclose([eight[k] for k in single], [*single.values()], rtol=1e-4, atol=1e-4)
+
+
+def test_one_device_restores_what_eight_saved(finished, faces, monkeypatch):
+    from faceattr_jax.training import distributed
+
+    workdir, state = finished
+    one = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    restored = loop.train(runs.attgan(faces), workdir)
+    assert restored.step.sharding.device_set == {jax.devices()[0]}
+    same(state, restored)
