@@ -36,9 +36,9 @@ class Truth:
 
 
 def test_the_truth_has_no_error_and_stays_in_its_region() -> None:
-    source = SyntheticSource(120, size=32)
+    source = SyntheticSource(60, size=32)
     editors = {"own": Truth(source, None), "other": Truth(source, 0), "copy": CopyingEditor(ATTRIBUTES)}
-    found = region_errors(editors, source, ATTRIBUTES, np.arange(120), strength=1.0, batch_size=4, faces=4, styles=2)
+    found = region_errors(editors, source, ATTRIBUTES, np.arange(60), strength=1.0, batch_size=4, faces=3, styles=2)
     for attribute in ATTRIBUTES:
         for direction in ("adding", "removing"):
             own, other, copy = (found[name][attribute][direction] for name in editors)
@@ -47,4 +47,4 @@ def test_the_truth_has_no_error_and_stays_in_its_region() -> None:
             assert copy["ratio"] == pytest.approx(1)
             assert copy["drift"] == 0
             assert 0 <= own["floor"] < 1
-            assert own["faces"] == 4
+            assert 0 < own["faces"] <= 3
