@@ -86,10 +86,9 @@ def evaluate_editors(
         images = to_float(jnp.asarray(pixels))
         inverted = {group: invert(own, known, group) for group in groups}
         before, edits, similar = _edit_and_judge(
-            editors, lambda x: judge.classify(x)[:, columns], pixels, images, own, inverted, strength
+            editors, lambda x: _answers(judge.classify(x), columns), pixels, images, own, inverted, strength
         )
-        new = metrics.confusion(jnp.asarray(before), jnp.asarray(own), jnp.arange(size) < count)
-        counts = jax.tree.map(jnp.add, counts, new)
+        counts = _counted(counts, before, own, np.arange(size) < count)
         for name, tally in tallies.items():
             tally.add_similarity(similar[name][:count])
             for group, (after, change) in edits[name].items():
@@ -148,7 +147,7 @@ def _check(
 
 def _edit_and_judge(
     editors: Mapping[str, Editor],
-    classify: Callable[[jax.Array], jax.Array],
+    judged: Callable[[jax.Array], jax.Array],
     pixels: np.ndarray,
     images: jax.Array,
     own: np.ndarray,
@@ -158,7 +157,7 @@ def _edit_and_judge(
     """One batch. Returns the judge's answers (B, n) on the input; editor -> group -> its answers on the edits and
     mean |edit - input| (B,); editor -> PSNR, SSIM and L1 of the reconstruction (B, 3)."""
     labels = jnp.asarray(own)
-    before = classify(images) > 0.5
+    before = judged(images)
     unchanged = before, jnp.zeros(len(own)), jnp.ones((), bool)
     # Everything is dispatched before anything is waited for.
     pending, similar = {}, {}
@@ -170,7 +169,7 @@ def _edit_and_judge(
                 pending[name, group] = unchanged
             else:
                 rounded, change, finite = _as_saved(pixels, edit)
-                pending[name, group] = classify(rounded) > 0.5, change, finite
+                pending[name, group] = judged(rounded), change, finite
     edits: dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in editors}
     for (name, group), (after, change, finite) in pending.items():
         if not finite:
@@ -180,6 +179,16 @@ def _edit_and_judge(
             )
         edits[name][group] = np.asarray(after), np.asarray(change)
     return np.asarray(before), edits, {name: np.asarray(value) for name, value in similar.items()}
+
+
+@jax.jit
+def _answers(probabilities: jax.Array, columns: jax.Array) -> jax.Array:
+    return probabilities[:, columns] > 0.5
+
+
+@jax.jit
+def _counted(counts: metrics.Confusion, *batch: jax.Array) -> metrics.Confusion:
+    return jax.tree.map(jnp.add, counts, metrics.confusion(*batch))
 
 
 @jax.jit

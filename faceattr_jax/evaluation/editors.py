@@ -115,7 +115,7 @@ def invert(labels: np.ndarray, names: Sequence[str], group: Sequence[str]) -> tu
 
 
 def choose_combinations(
-    names: Sequence[str], *, count: int = 4, sizes: Sequence[int] = (2, 3), seed: int = 0
+    names: Sequence[str], *, count: int = 3, sizes: Sequence[int] = (2, 3), seed: int = 0
 ) -> tuple[tuple[str, ...], ...]:
     """At most `count` combinations of each size for simultaneous edits (AttGAN figure 5).
 
