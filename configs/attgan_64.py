@@ -27,8 +27,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.width = 16
         config.model.batch_norm_momentum = 0.99
         config.critic_updates = 3
-        # A 1-Lipschitz critic moves an image by a gradient of norm 1, a mean over pixels by 1 / sqrt(their number): what
-        # is balanced at 128 px drowns the critic at 64.
+        # A 1-Lipschitz critic moves an image by a gradient of norm 1, a mean over pixels by one of 1 / sqrt(their
+        # number): the weight that is balanced at 128 px drowns the critic at 64.
         config.loss.reconstruction = 40.0
         config.targets = "inverted"
         config.flip = True

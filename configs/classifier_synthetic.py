@@ -1,6 +1,6 @@
 """The judge of the quickstart's edits: a small classifier of drawn faces at 32 px, trained apart from the editor.
 
-    faceattr train --config=classifier_synthetic --workdir=runs/quickstart/judge
+faceattr train --config=classifier_synthetic --workdir=runs/quickstart/judge
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,6 @@
 
 import resource
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -43,7 +42,9 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
     compiling = {}
     for phase in stage.phases:
         slot = next(u.slot for u in executor.schedule if u.phase is phase)
-        compiling[phase.name] = _seconds(lambda p=phase, s=slot: executor.lower(p.name, state, batches[s]).compile())
+        began = time.perf_counter()
+        executor.lower(phase.name, state, batches[slot]).compile()
+        compiling[phase.name] = time.perf_counter() - began
     phases: dict[str, list[float]] = {phase.name: [] for phase in stage.phases}
     iterations = []
     for number in range(rounds + 1):
@@ -56,7 +57,10 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
         state, _ = jax.block_until_ready(executor.iterate(state, batches, number))
         iterations.append(time.perf_counter() - began)
     seconds = median(iterations[1:])
-    reading = _seconds(lambda: [pipeline.batch(*request) for request in requests[:INPUT_BATCHES]])
+    began = time.perf_counter()
+    for request in requests[:INPUT_BATCHES]:
+        pipeline.batch(*request)
+    reading = time.perf_counter() - began
     memory = jax.local_devices()[0].memory_stats() or {}
     return {
         "config": config.method,
@@ -94,9 +98,3 @@ def table(found: dict[str, Any]) -> str:
             f"{'peak memory, device':34}" + (f"{device / 2**30:10.2f} GiB" if device else "  not told by the backend"),
         ]
     )
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

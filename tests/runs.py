@@ -62,4 +62,6 @@ def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[s
         **defaults,
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
-    return configs.load(name, {key: value if isinstance(value, str) else repr(value) for key, value in settings.items()})
+    return configs.load(
+        name, {key: value if isinstance(value, str) else repr(value) for key, value in settings.items()}
+    )

@@ -21,7 +21,8 @@ def own_cache(monkeypatch):
 def narrow(faces: Path) -> list[str]:
     return [
         f"--config.data.path={faces}", f"--config.attributes={','.join(runs.ATTRIBUTES)}", "--config.crop=none",
-        "--config.batch_size=8", "--config.model.width=2", "--config.train.iterations=2", "--config.evaluation.images=4",
+        "--config.batch_size=8", "--config.model.width=2", "--config.train.iterations=2",
+        "--config.evaluation.images=4",
     ]  # fmt: skip
 
 
@@ -95,7 +96,7 @@ BAD = {
     "missing folder": ([*TRAIN, "--config.data.path={tmp}/absent"], "there is no folder"),
     "empty folder": ([*TRAIN, "--config.data.path={tmp}"], "is empty"),
     "odd batch": ([*TRAIN, "--config.data.path={faces}", "--config.batch_size=7"], "7"),
-    "attribute that the data lack": ([*TRAIN, "--config.data.path={faces}", "--config.crop=none"], "Mouth_Slightly_Open"),
+    "absent attribute": ([*TRAIN, "--config.data.path={faces}", "--config.crop=none"], "Mouth_Slightly_Open"),
     "unknown crop": ([*TRAIN, "--config.data.path={faces}", "--config.crop=center187"], "did you mean 'center178'?"),
     "unknown attribute": ([*EDIT, "--set=Eyeglases=1"], "did you mean 'Eyeglasses'?"),
     "not an edit": ([*EDIT, "--set=Eyeglasses"], "'Eyeglasses'"),

@@ -90,6 +90,11 @@ def hair_colour(c: Canvas) -> Array:
 
 
 def natural_colour(c: Canvas) -> Array:
-    """Brows and beards keep the person's own colour, whatever the hair is dyed; age salts it."""
-    natural = mix(rgb(0.07, 0.05, 0.045), rgb(0.38, 0.25, 0.14), c.face.person.natural)
-    return mix(natural, rgb(0.42, 0.40, 0.39), 0.35 * c.old)
+    """Brows and beards keep the person's own colour, whatever the hair is dyed; age salts it.
+
+    Darker on darker skin, on which it could not be seen otherwise.
+    """
+    p = c.face.person
+    fair = smooth(p.skin, 0.1, 0.7)
+    natural = mix(rgb(0.07, 0.05, 0.045), rgb(0.38, 0.25, 0.14), p.natural * fair)
+    return mix(natural, rgb(0.42, 0.40, 0.39), (0.1 + 0.2 * fair) * c.old)

@@ -7,7 +7,7 @@ parameters that can be interpolated, vmapped over and differentiated. Lengths ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class Person(NamedTuple):
     """What all pictures of one identity share."""
 
     width: Any = (40.5, 45.5)  # half the face, at the cheekbones
-    chin: Any = (60.0, 66.0)  # height of the chin below the eyes
+    chin: Any = (61.5, 67.0)  # height of the chin below the eyes
     taper: Any = (0.20, 0.34)  # narrowing from the cheekbones to the chin
     square: Any = (2.15, 2.5)  # power of the superellipse of the face
     skin: Any = (0.0, 1.0)  # deep to light
@@ -43,7 +43,7 @@ class Person(NamedTuple):
     nose_length: Any = (22.0, 26.0)
     nose_width: Any = (6.5, 9.5)
     nose_height: Any = (0.7, 1.3)
-    mouth_height: Any = (40.0, 43.5)
+    mouth_height: Any = (41.5, 45.0)
     mouth_width: Any = (14.5, 17.5)
     lip: Any = (0.8, 1.25)
     natural: Any = (0.0, 1.0)  # natural colour of brows and beard: black to dark blond
@@ -92,7 +92,7 @@ class Style(NamedTuple):
     stubble: Any = (0.5, 1.0)
     shade: Any = (-1.0, 1.0)  # within the hair colour
     phase: Any = (0.0, 6.28)  # of hair strands
-    bangs_length: Any = (17.0, 24.0)
+    bangs_length: Any = (16.0, 22.0)  # from the eyes up to their ends
     bangs_sweep: Any = (-0.22, 0.22)
     brow_weight: Any = (0.85, 1.2)
     glasses_width: Any = (13.0, 16.0)
@@ -120,7 +120,7 @@ class Style(NamedTuple):
     lipstick_value: Any = (0.55, 0.85)
     blush: Any = (0.75, 1.0)
     wrinkles: Any = (0.8, 1.15)
-    mouth_open: Any = (7.0, 11.0)
+    mouth_open: Any = (8.0, 11.5)
     smile: Any = (0.85, 1.2)
 
 
@@ -133,10 +133,13 @@ class Face(NamedTuple):
     labels: Array
 
 
-def draw(kind: type, key: Array):
-    """A NamedTuple of `kind` with every field uniform in its declared range."""
+Kind = TypeVar("Kind", Person, Shot, Style)
+
+
+def draw(kind: type[Kind], key: Array) -> Kind:
+    """Parameters of one `kind`, each uniform in its declared range."""
     low, high = jnp.array(list(kind._field_defaults.values()), jnp.float32).T
-    return kind(*(low + (high - low) * jax.random.uniform(key, low.shape)))
+    return kind(*(low + (high - low) * jax.random.uniform(key, low.shape, jnp.float32)))
 
 
 def named(labels: Array) -> dict[str, Array]:
@@ -190,15 +193,15 @@ def mouth(face: Face, on: dict[str, Array]) -> Mouth:
     return Mouth(
         face.person.mouth_height - 0.5 * smile,
         face.person.mouth_width + 3.5 * smile,
-        0.6 + 5.6 * smile,
+        0.6 + 6.2 * smile,
         on["Mouth_Slightly_Open"] * face.style.mouth_open,
     )
 
 
 def landmarks(face: Face, size: int) -> Array:
-    """Left eye, right eye, nose, mouth corners (5, 2) as x, y in pixels of a size x size picture, for the face's own labels.
+    """Left eye, right eye, nose, left and right mouth corner of the face with its own labels.
 
-    Left and right are the picture's, as in CelebA; pixel centres lie at integers.
+    Returns (5, 2) float32: x, y in pixels of a size x size picture, pixel centres at integers, left as seen in it.
     """
     p, m = face.person, mouth(face, named(face.labels))
     turn = face.shot.yaw

@@ -6,14 +6,16 @@ one directed light.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from faceattr_jax.data import drawing as d
 from faceattr_jax.data.canvas import Canvas, natural_colour, skin_colour
-from faceattr_jax.data.drawing import Array, bump, fade, fill, hsv, mix, over, rgb, ripple, smooth, stroke
+from faceattr_jax.data.drawing import Array, Scalar, bump, fade, fill, hsv, mix, over, rgb, ripple, smooth, stroke
 
 
-def _slope(u: Array, v: Array, bumps) -> tuple[Array, Array]:
+def _slope(u: Array, v: Array, bumps: Sequence[Sequence[Scalar]]) -> tuple[Array, Array]:
     """Slopes along u and v of a sum of Gaussian bumps (u0, v0, width, height, rise)."""
     du = dv = jnp.zeros_like(u)
     for u0, v0, su, sv, rise in bumps:
@@ -70,11 +72,11 @@ def paint_head(c: Canvas, hair_shadow: Array, under_brim: Array, picture: Array)
     glow = jnp.maximum(shade, 0.05)
     skin = base * jnp.stack([glow**0.85, glow**1.05, glow**1.12])  # light in skin comes back red
 
-    cheek = bump(side - p.width + 14.5, 9) * bump(v - 20, 7.5)
+    cheek = bump(side - p.width + 15, 9.5) * bump(v - 20, 8.5)
     flush = 0.25 * bump(c.nose, 8) * bump(below, 6) + 0.2 * cheek
     skin = skin * (1 - flush * rgb(0.0, 0.14, 0.13))
-    rosy = mix(base, rgb(0.95, 0.28, 0.36), 0.7) * shade
-    skin = over(skin, rosy, 0.8 * on["Rosy_Cheeks"] * t.blush * cheek)
+    rosy = mix(base, rgb(1.0, 0.22, 0.33), 0.85) * shade
+    skin = over(skin, rosy, 0.85 * on["Rosy_Cheeks"] * t.blush * cheek)
     skin = over(skin, base * rgb(0.62, 0.62, 0.66), 0.42 * male * t.stubble * _beard_area(c, jnp.float32(22.0)))
     half = jnp.sqrt(lx**2 + ly**2 + (lz + 1) ** 2)
     gloss = jnp.maximum((nx * lx + ny * ly + nz * (lz + 1)) / half, 0.0) ** 24
@@ -103,7 +105,7 @@ def _age(c: Canvas) -> Array:
 def paint_eyes(c: Canvas, picture: Array) -> Array:
     p, s, on, male, w, v = c.face.person, c.face.shot, c.on, c.male, c.w, c.v
     x = jnp.abs(c.u) - p.eye_distance  # mirrored: grows outwards on both sides
-    squint = (1 - 0.55 * on["Narrow_Eyes"]) * (1 - 0.14 * c.old)
+    squint = (1 - 0.6 * on["Narrow_Eyes"]) * (1 - 0.14 * c.old)
     high = p.eye_height * squint * mix(1.05, 0.88, male)
     low = 0.62 * p.eye_height * squint * (1 - 0.3 * on["Smiling"] * c.face.style.smile)
     tilt = (p.eye_tilt - 0.05 * c.old) * x
@@ -144,7 +146,7 @@ def paint_brows(c: Canvas, picture: Array) -> Array:
     middle = v + p.brow_height - 2.0 * male + rise + 0.5 - 0.8 * c.on["Smiling"]
     inner, outer = 10.0 + 3.0 * bushy, 13.5 + 2.0 * bushy
     end = smooth(x, -inner, -inner + 5) * (1 - smooth(x, outer - 8, outer))
-    half = t.brow_weight * mix(1.5, 2.0, male) * (1 + bushy) * (0.35 + 0.65 * end)
+    half = t.brow_weight * mix(1.5, 2.0, male) * (1 + 1.15 * bushy) * (0.35 + 0.65 * end)
     hairs = ripple(1.9 * x - 1.4 * v + t.phase, 2.4, w) + ripple(3.1 * x + 1.1 * v, 3.3, w)
     cover = stroke(middle + hairs * (0.08 + 0.18 * bushy), half, w) * jnp.clip(3 * end, 0, 1)
     colour = natural_colour(c) * mix(1.0, 0.7, bushy) * (1 + 0.15 * hairs)
@@ -159,7 +161,13 @@ def paint_mouth(c: Canvas, picture: Array) -> Array:
     gape = m.opening * jnp.maximum(arch, 0.0)
     line = m.height - m.lift * along**2 - 0.8 * (1 - parted) * bump(x, 3)
     top, bottom = line - 0.15 * gape, line + 0.85 * gape
-    full = c.face.person.lip * mix(1.0, 0.78, c.male) * (1 - 0.15 * c.old) * (1 - 0.12 * on["Smiling"])
+    full = (
+        c.face.person.lip
+        * mix(1.0, 0.78, c.male)
+        * (1 - 0.15 * c.old)
+        * (1 - 0.12 * on["Smiling"])
+        * (1 + 0.12 * paint)
+    )
     bow = 1 - 0.28 * bump(x, 2.6) + 0.12 * bump(jnp.abs(x) - 4.5, 3)
     above = top - 4.6 * full * arch * bow
     below = bottom + 5.6 * full * arch * (0.8 + 0.2 * arch)
@@ -169,7 +177,7 @@ def paint_mouth(c: Canvas, picture: Array) -> Array:
     corner = bump(jnp.abs(x) - m.width - 0.5, 1.6) * bump(v - m.height + m.lift, 1.8)
     picture = picture * (1 - 0.35 * corner)
     bare = skin_colour(c) * rgb(0.88, 0.64, 0.62)
-    lip = mix(bare, hsv(t.lipstick_hue, 0.82, t.lipstick_value), 0.92 * paint)
+    lip = mix(bare, hsv(t.lipstick_hue, 0.87, t.lipstick_value), 0.92 * paint)
     lip = lip * mix(1.02, 0.74, fade(v - line, 0.8)) * (1 - 0.12 * jnp.clip(along, -1, 1) * lx)
     lip = lip + (0.10 + 0.2 * paint) * bump(x - 3 * lx, 5) * bump(v - bottom - 2.6 * full, 1.1)
     picture = over(picture, lip, within * fill(0.95 * jnp.maximum(above - v, v - below), w))
@@ -204,7 +212,7 @@ def paint_beard(c: Canvas, picture: Array) -> Array:
     colour = natural_colour(c) * (0.95 + 0.25 * c.sun[0] * c.head / 45 + 0.10 * hairs)
     curve = m.lift * jnp.minimum((x / m.width) ** 2, 1.4)
     lips = jnp.maximum(jnp.abs(x) - m.width - 1, jnp.maximum(m.height - curve - 5 - v, v - m.height - m.opening - 6))
-    beard = _beard_area(c, t.beard_line) * fill(c.outline - 1.5 - 0.6 * hairs, w + 2) * fade(-lips, 1.5)
+    beard = _beard_area(c, t.beard_line) * fill(c.outline - 1.5 - 0.4 * hairs, w + 2) * fade(-lips, 1.5)
     picture = over(picture, colour * 1.1, (1 - on["No_Beard"]) * t.beard_density * (0.92 + 0.07 * hairs) * beard)
 
     long = t.goatee_length

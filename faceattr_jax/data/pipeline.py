@@ -1,7 +1,7 @@
 """From a source and a sampler to batches on the host, ahead of time and from memory where wanted."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +56,7 @@ class Pipeline:
         indices = indices[self._local(len(indices))]
         return {"images": self.source.images(indices), "labels": self._labels[indices]}
 
-    def prefetch(self, requests: Iterable[tuple[int, int]], depth: int = 2) -> Iterator[Any]:
+    def prefetch(self, requests: Iterable[tuple[int, int]], depth: int = 2) -> Generator[Any, None, None]:
         """The batches of `requests` (draw, index) in their order, `depth` of them made ahead by one thread.
 
         What goes wrong in the thread is raised here, at the batch that it concerns. Closing the iterator ends the

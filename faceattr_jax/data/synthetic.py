@@ -14,13 +14,14 @@ of a bald head, and a bald head under a hat, cannot be seen there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from faceattr_jax.attributes import CONFLICTS
 from faceattr_jax.data.drawing import Array
 from faceattr_jax.data.faces import ATTRIBUTES, ROW_OFFSET, TEMPLATE, Face, Person, Shot, Style, draw, landmarks
 from faceattr_jax.data.painting import render
@@ -33,6 +34,9 @@ STYLES = 8  # streams that `counterfactual` can redraw the styles from
 PER_PERSON = 5  # pictures of one identity
 SIZES = (32, 256)  # smallest and largest side
 
+
+_KEPT = np.array([[float(b not in CONFLICTS.get(a, ())) for b in ATTRIBUTES] for a in ATTRIBUTES], np.float32)
+"""_KEPT[a, b]: 0 where setting attribute a to 1 sets b to 0."""
 
 # --- one face -------------------------------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1) 
 
     A pure function of its arguments, scalars of any integer type; vmap for a batch.
     """
-    world = jax.random.key(seed)
+    world = jax.random.key(seed, impl="threefry2x32")
     one = jax.random.fold_in(jax.random.fold_in(world, 0), index // PER_PERSON)
     shot = jax.random.fold_in(jax.random.fold_in(world, 1), index)
     person = draw(Person, jax.random.fold_in(one, 0))
@@ -102,22 +106,22 @@ def _eight_bit(image: Array) -> Array:
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def region(seed: Array | int, index: Array | int, attribute: int, size: int) -> Array:
-    """Where the attribute may change the picture of face `index`: a soft mask (size, size) in [0, 1].
+def region(seed: Array | int, index: Array | int, attribute: Array | int, size: int) -> Array:
+    """Where an edit of the attribute may change the picture of face `index`: a soft mask (size, size) in [0, 1].
 
-    The largest difference, over the face's own style and all STYLES streams, between the pictures with the
-    attribute 0 and 1 and the face's other labels as they are: 1 from a difference of 6/255 in any channel on, 0 for
-    none, then widened by the largest value of the 3 x 3 neighbourhood.
+    The largest difference, over the face's own style and all STYLES streams, between the pictures with the attribute
+    0 and 1, the other labels being the face's own, less those that the attribute excludes (`attributes.CONFLICTS`):
+    1 from a difference of 6/255 in any channel on, 0 for none. Then every pixel takes the largest value of its 3 x 3
+    neighbourhood.
     """
     labels = sample_face(seed, index).labels
-    pair = jnp.stack([labels.at[attribute].set(0.0), labels.at[attribute].set(1.0)])
+    pair = jnp.stack([labels, labels * jnp.asarray(_KEPT)[attribute]]).at[:, attribute].set(jnp.array([0.0, 1.0]))
 
-    def change(style: Array) -> Array:
-        face = sample_face(seed, index, style)
-        without, with_ = (render(face, row, size) for row in pair)
-        return jnp.abs(with_ - without).max(-1)
+    def picture(case: Array) -> Array:  # a loop compiles one renderer, not eighteen
+        return render(sample_face(seed, index, case // 2 - 1), pair[case % 2], size)
 
-    widest = jax.lax.map(change, jnp.arange(-1, STYLES)).max(0)
+    pictures = jax.lax.map(picture, jnp.arange(2 * (STYLES + 1))).reshape(STYLES + 1, 2, size, size, 3)
+    widest = jnp.abs(pictures[:, 1] - pictures[:, 0]).max((0, 3))
     mask = jnp.clip(widest * (127.5 / 6.0), 0.0, 1.0)
     return jax.lax.reduce_window(mask, 0.0, jax.lax.max, (3, 3), (1, 1), "SAME")
 
@@ -132,7 +136,7 @@ def _chunk(size: int) -> int:
 
 @lru_cache
 def _renderer(size: int) -> Callable:
-    def one(seed, index, labels, style):
+    def one(seed: Array, index: Array, labels: Array, style: Array) -> Array:
         return _eight_bit(render(sample_face(seed, index, style), labels, size))
 
     return jax.jit(jax.vmap(one, (None, 0, 0, None)))
@@ -140,22 +144,22 @@ def _renderer(size: int) -> Callable:
 
 @lru_cache
 def _masker(size: int) -> Callable:
-    return jax.jit(jax.vmap(lambda *a: region(*a, size), (None, 0, None)))
+    return jax.jit(jax.vmap(partial(region, size=size), (None, 0, None)))
 
 
 @lru_cache
 def _describer() -> Callable:
-    def one(seed, index):
+    def one(seed: Array, index: Array) -> tuple[Array, Array]:
         face = sample_face(seed, index)
         return face.labels, landmarks(face, int(TEMPLATE))
 
     return jax.jit(jax.vmap(one, (None, 0)))
 
 
-def _chunked(chunk: int, indices: np.ndarray, *rows: np.ndarray):
-    """Chunks of equal length, the last one padded by repeating its last entry."""
-    for start in range(0, len(indices), chunk):
-        parts = [array[start : start + chunk] for array in (indices, *rows)]
+def _chunked(chunk: int, *rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], int]]:
+    """Chunks of equal length with the number of entries to keep: the last is padded by repeating its last entry."""
+    for start in range(0, len(rows[0]), chunk):
+        parts = [array[start : start + chunk] for array in rows]
         short = chunk - len(parts[0])
         yield [np.concatenate([part, np.repeat(part[-1:], short, 0)]) for part in parts], chunk - short
 
@@ -171,19 +175,22 @@ class SyntheticSource:
     """
 
     crop = "center178"
+    styles = STYLES
 
     def __init__(self, count: int = 12000, *, size: int, seed: int = 0) -> None:
         if not SIZES[0] <= size <= SIZES[1]:
             raise UserError(
                 f"synthetic faces of {size} pixels cannot be drawn; choose a size of {SIZES[0]} to {SIZES[1]}"
             )
-        if count < 1:
-            raise UserError(f"a set of {count} synthetic faces is empty; ask for at least 1")
+        if not 1 <= count < 2**31:
+            raise UserError(f"a set of {count} synthetic faces cannot be made; ask for 1 to {2**31 - 1}")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"the seed {seed} of synthetic faces is out of range; choose 0 to {2**32 - 1}")
         self.size, self.seed = size, seed
-        index = np.arange(count)
-        parts = [_describer()(np.uint32(seed), part)[:] for (part,), _ in _chunked(4096, index)]
+        index = np.arange(count, dtype=np.int32)
+        parts = [_describer()(np.uint32(seed), part) for (part,), _ in _chunked(4096, index)]
         labels, points = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
-        identity = index // PER_PERSON
+        identity = index.astype(np.int64) // PER_PERSON
         self.table = Table(
             attributes=ATTRIBUTES,
             labels=labels > 0.5,
@@ -206,10 +213,9 @@ class SyntheticSource:
         (frames, length of the bangs, shade of the hair, ...) anew from stream k.
         """
         indices, labels = self._checked(indices), np.asarray(labels)
-        if labels.shape != (len(indices), len(ATTRIBUTES)):
-            raise UserError(
-                f"labels of shape {labels.shape} do not fit; {len(indices)} faces need ({len(indices)}, {len(ATTRIBUTES)})"
-            )
+        shape = (len(indices), len(ATTRIBUTES))
+        if labels.shape != shape:
+            raise UserError(f"labels of shape {labels.shape} do not fit; {len(indices)} faces need labels {shape}")
         if not np.isin(labels, (0, 1)).all():
             raise UserError("labels of a counterfactual must be 0 or 1")
         if style is not None and style not in range(STYLES):
@@ -230,6 +236,8 @@ class SyntheticSource:
 
     def _checked(self, indices: np.ndarray) -> np.ndarray:
         indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise UserError(f"indices must be whole numbers (B,), not {indices.dtype} of shape {indices.shape}")
         wrong = indices[(indices < 0) | (indices >= len(self.table))]
         if len(wrong):
             raise UserError(f"there is no face {wrong[0]}; this set has faces 0 to {len(self.table) - 1}")

@@ -26,7 +26,7 @@ def evaluate_judge(judge: Judge, source: Any, indices: np.ndarray, *, batch_size
     size = min(batch_size, len(indices))
     for batch, count in batches(indices, size):
         predictions = judge.classify(to_float(jnp.asarray(source.images(batch)))) > 0.5
-        found = metrics.confusion(predictions, jnp.asarray(labels[batch]), np.arange(size) < count)
+        found = metrics.confusion(predictions, jnp.asarray(labels[batch]), jnp.arange(size) < count)
         counts = jax.tree.map(np.add, counts, found)
     measures = {
         "accuracy": metrics.accuracy(counts),
@@ -49,7 +49,8 @@ def markdown(rows: dict[str, Row], title: str) -> str:
     """The rows as a table, with their means."""
     measures = ("balanced_accuracy", "accuracy", "majority", "rate")
     lines = [f"# {title}", "", "| attribute | balanced accuracy | accuracy | commoner class | rate |", "|---" * 5 + "|"]
-    for name, row in {**rows, "mean": {m: mean(rows, m) for m in measures}}.items():
-        cells = ("-" if row[m] is None else f"{row[m]:.3f}" for m in measures)
+    means: Row = {m: mean(rows, m) for m in measures}
+    for name, row in {**rows, "mean": means}.items():
+        cells = ("-" if (value := row[m]) is None else f"{value:.3f}" for m in measures)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from faceattr_jax.editor import Editor, load
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, labelling, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
+from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
@@ -88,16 +89,12 @@ def _evaluate_editor(
         )
     trained, compiled_judge = Compiled(model.method, model.variables), Compiled(judging.method, judging.variables)
     untrained = trained.at(init_state(model.method, model.config.seed).inference_variables)
-    editors = {"model": trained, "copy": CopyingEditor(model.attributes), "untrained": untrained}
-    found = editing.evaluate_editors(
-        editors,
-        compiled_judge,
-        source,
-        model.attributes,
-        indices,
-        strength=strength,
-        styles=getattr(source, "styles", 0),
-    )
+    editors: dict[str, EditorProtocol] = {
+        "model": trained,
+        "copy": CopyingEditor(model.attributes),
+        "untrained": untrained,
+    }
+    found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)

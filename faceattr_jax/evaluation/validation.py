@@ -24,9 +24,10 @@ FACES = 8  # rows of a sample grid
 def labels(config: ConfigDict, source: Source) -> Validator:
     """A classifier against the labels: accuracy and balanced accuracy, means over its attributes."""
     indices = _some(config, source)
+    compiled = _compiled_once()
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        rows = labelling.evaluate_judge(Compiled(method, variables), source, indices)
+        rows = labelling.evaluate_judge(compiled(method, variables), source, indices)
         return {name: labelling.mean(rows, name) for name in ("accuracy", "balanced_accuracy")}, {}
 
     return validate
@@ -40,6 +41,7 @@ def edits(config: ConfigDict, source: Source) -> Validator:
     """
     indices = _some(config, source)
     shown = indices[:FACES]
+    compiled = _compiled_once()
     judge = None
     if config.evaluation.judge:
         from faceattr_jax.editor import load
@@ -48,7 +50,7 @@ def edits(config: ConfigDict, source: Source) -> Validator:
         judge = Compiled(loaded.method, loaded.variables)
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        editor = Compiled(method, variables)
+        editor = compiled(method, variables)
         own = source.table.select(method.attributes)[shown]
         pictures, names = editing.edits_grid(editor, source.images(shown), own, method.attributes)
         grids = {"edits": compose(pictures, names)}
@@ -67,6 +69,18 @@ def edits(config: ConfigDict, source: Source) -> Validator:
         return scalars, grids
 
     return validate
+
+
+def _compiled_once() -> Callable[[Any, Variables], Compiled]:
+    """Makes a method's functions compile at the first validation and never again."""
+    made: list[Compiled] = []
+
+    def compiled(method: Any, variables: Variables) -> Compiled:
+        if not made:
+            made.append(Compiled(method, variables))
+        return made[0].at(variables)
+
+    return compiled
 
 
 def _some(config: ConfigDict, source: Source) -> np.ndarray:

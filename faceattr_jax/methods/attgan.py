@@ -131,7 +131,7 @@ class AttGAN:
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
     config: ml_collections.ConfigDict
-    networks: dict[str, nn.Module]
+    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
     optimizers: dict[str, Optimizer]
     capabilities = frozenset({"classify", "edit", "reconstruct"})
 
@@ -208,15 +208,17 @@ class AttGAN:
         """min over D, C of l3 L_cls_c + L_adv_d + gradient penalty (eq. 14); C sees real images only."""
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
-        shuffle_key, penalty_key = jax.random.split(ctx.key)
+        shuffle_key, penalty_key, noise_key = jax.random.split(ctx.key, 3)
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
-        fake = jax.lax.stop_gradient(fake)
         # The critic has no batch statistics, so real and fake images may share one pass.
-        values, logits = self._discriminate(variables, jnp.concatenate([images, fake]))
+        both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]))
+        values, logits = self._discriminate(variables, both)
         real_values, fake_values = jnp.split(values, 2)
         adversarial = losses.wasserstein_critic(real_values, fake_values)
-        penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], images, fake, penalty_key)
+        penalty = losses.gradient_penalty(
+            lambda x: self._discriminate(variables, x)[0], *jnp.split(both, 2), penalty_key
+        )
         classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
         return Out(
             losses={
@@ -236,11 +238,12 @@ class AttGAN:
         """
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
-        target = self._targets(ctx.key, labels)
+        target_key, noise_key = jax.random.split(ctx.key)
+        target = self._targets(target_key, labels)
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, target)
         reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
-        values, logits = self._discriminate(variables, fake)
+        values, logits = self._discriminate(variables, self._noisy(noise_key, fake))
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
         distance = losses.l1(reconstruction, images)
@@ -256,6 +259,11 @@ class AttGAN:
 
     def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return TARGETS[self.config.targets](key, labels, self.attributes)
+
+    def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """What D and C are shown in training: images under instance noise (Sonderby et al. 2016), none by default."""
+        deviation = self.config.model.instance_noise
+        return images + deviation * jax.random.normal(key, images.shape) if deviation else images
 
     def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)
@@ -310,7 +318,7 @@ def build(config: ml_collections.ConfigDict) -> AttGAN:
     def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         return tuple((multiple * model.width, kernel, stride) for multiple, kernel, stride in layers)
 
-    networks: dict[str, nn.Module] = {
+    networks = {
         "encoder": Encoder(scaled(model.encoder), momentum=model.batch_norm_momentum),
         "decoder": Decoder(
             scaled(model.decoder),

@@ -13,7 +13,6 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -141,7 +140,7 @@ class Method(Protocol):
 
     config: ml_collections.ConfigDict
     attributes: tuple[str, ...]
-    networks: Mapping[str, nn.Module]
+    networks: Mapping[str, Any]
     optimizers: Mapping[str, Optimizer]
     stages: tuple[Stage, ...]
     ema: float

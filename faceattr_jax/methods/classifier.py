@@ -63,7 +63,7 @@ class AttributeClassifier:
     """
 
     config: ml_collections.ConfigDict
-    networks: dict[str, nn.Module]
+    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
     optimizers: dict[str, Optimizer]
     capabilities = frozenset({"classify"})
 

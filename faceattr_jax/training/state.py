@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from faceattr_jax.methods.base import Method
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """step: iterations done, int32. variables: collection -> network -> tree. opt_states: optimizer -> its state.
 
     ema: network -> averaged params, empty when the method keeps none.

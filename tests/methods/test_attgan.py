@@ -189,7 +189,8 @@ def test_losses_are_the_papers_sums():
             return method.networks[network].apply(own, *args)
         return method.networks[network].apply(own, *args, train=True, mutable=["batch_stats"])[0]
 
-    target = attgan.shuffled_targets(ctx.key, data["labels"], method.attributes)
+    target_key, _ = jax.random.split(ctx.key)
+    target = attgan.shuffled_targets(target_key, data["labels"], method.attributes)
     z = forward("encoder", data["images"])
     fake, reconstruction = forward("decoder", z, target), forward("decoder", z, data["labels"])
     values, logits = forward("discriminator", fake)
@@ -203,7 +204,7 @@ def test_losses_are_the_papers_sums():
     np.testing.assert_allclose(
         out.losses["critic"], -m["distance"] + 10 * m["penalty"] + m["classification"], rtol=1e-5
     )
-    shuffle_key, _ = jax.random.split(ctx.key)
+    shuffle_key, *_ = jax.random.split(ctx.key, 3)
     fake = forward("decoder", z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
     real_values, real_logits = forward("discriminator", data["images"])
     np.testing.assert_allclose(
@@ -279,12 +280,11 @@ def test_gradients_agree_between_one_device_and_eight():
         spec = jax.sharding.PartitionSpec
         everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec("data")))
         state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
-        where = jnp.zeros(3, jnp.int32)
         found.append(
             {
                 phase.name: jax.device_get(
                     jax.jit(
-                        lambda s, b, p=phase, e=executor: e.gradients(p, s, b, {}, where)[0],
+                        lambda s, b, p=phase, e=executor: e.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32))[0],
                         in_shardings=(everywhere, split),
                         out_shardings=everywhere,
                     )(state, data)

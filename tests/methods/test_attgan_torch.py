@@ -13,6 +13,8 @@ from faceattr_jax.methods import base
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
 
+# Tiny networks whose compilation takes most of the time: optimise nothing.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 SMALL = {"model.width": "4", "batch_size": "4", "critic_updates": "2"}
 
 
@@ -45,14 +47,21 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, message: str, toleran
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=message)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(torch: ModuleType) -> None:
+    """PyTorch's idle threads spin: beside other processes several are far slower than one."""
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("spec", ["attgan_64", "attgan_128", "attgan_64:released"])
-def test_losses_gradients_and_moving_averages(torch: ModuleType, spec: str) -> None:
+def test_losses_gradients_and_moving_averages(spec: str) -> None:
     from tests.oracles import attgan_torch
 
     config, executor, state, batches = setting(spec)
+    compute = jax.jit(executor.gradients, static_argnums=0, compiler_options=COMPILER_OPTIONS)
     for phase in executor.stage.phases:
         where = jnp.array([3, 1, 0])
-        gradients, out = jax.jit(executor.gradients, static_argnums=0)(phase, state, batches[0], {}, where)
+        gradients, out = compute(phase, state, batches[0], {}, where)
         oracle = attgan_torch.AttGAN(config, state.variables)
         draw = attgan_torch.our_draw(config, phase.name, 3, 1, batches[0]["labels"])
         loss, expected = oracle.gradients(phase.name, batches[0], draw)
@@ -71,7 +80,7 @@ def test_losses_gradients_and_moving_averages(torch: ModuleType, spec: str) -> N
                     assert_close(value, theirs, f"{phase.name} {path}/{name}")
 
 
-def test_an_iteration(torch: ModuleType) -> None:
+def test_an_iteration() -> None:
     """Critic updates and a generator update with Adam between them: the last losses depend on all of it."""
     from tests.oracles import attgan_torch
 

@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints._last, "save", full)
-    with pytest.raises(UserError, match="step 2 could not be written.*No space left.*last good one is step 1"):
+    with pytest.raises(UserError, match=r"step 2 could not be written.*No space left.*last good one is step 1"):
         checkpoints.save(2, state)
     checkpoints.close()
     assert checkpoint.find(tmp_path).name == "1"

@@ -64,7 +64,9 @@ def test_twenty_kills(faces, tmp_path):
             during_save = number % 4 == 3
             while process.poll() is None:
                 # Until this process trains: the kill is to hit training, not the imports.
-                if (workdir / "metrics.csv").exists() and "0%" in (tmp_path / "log").read_text() or steps(workdir) != known:
+                if ((workdir / "metrics.csv").exists() and "it/s" in (tmp_path / "log").read_text()) or steps(
+                    workdir
+                ) != known:
                     break
                 time.sleep(0.01)
             if during_save:
