@@ -62,7 +62,7 @@ def _labels(person: Array, shot: Array, natural: Array) -> Array:
     tone = jnp.where(dyed, next(coin), natural)
     gray = next(coin) < jnp.where(young, 0.03, 0.34)
     edges = jnp.where(male, jnp.array([0.42, 0.76, 0.86]), jnp.array([0.27, 0.55, 0.86]))
-    colour = jnp.where(gray, 4, jnp.searchsorted(edges, tone)) + 10 * bald
+    colour = jnp.where(bald, 9, jnp.where(gray, 4, jnp.searchsorted(edges, tone)))
     values = {
         "Bald": bald,
         "Bangs": happens(0.12, 0.26) & ~bald,
