@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.config import check_variant
 from faceattr_jax.configs.attgan_128 import common
 
-ATTRIBUTES = ("Bangs", "Eyeglasses", "Male", "Mouth_Slightly_Open", "Pale_Skin", "Wearing_Hat")
+ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Eyeglasses", "Mouth_Slightly_Open", "Pale_Skin", "Young")
 
 
 def get_config(variant: str = "") -> ConfigDict:
