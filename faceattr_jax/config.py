@@ -39,7 +39,8 @@ def base() -> ConfigDict:
                 "iterations": 0,
                 "log_every": 50,
                 "checkpoint_every": 1000,
-                "keep": 3,
+                "keep": 3,  # checkpoints, beside the best one
+                "profile": (),  # (first, end): trace iterations first to end - 1
                 "evaluate_every": 0,  # iterations between evaluations on the valid split; 0: only at the end
             },
             "evaluation": {

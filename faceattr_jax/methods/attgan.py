@@ -214,11 +214,9 @@ class AttGAN:
         # The critic has no batch statistics, so real and fake images may share one pass.
         both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]))
         values, logits = self._discriminate(variables, both)
-        real_values, fake_values = jnp.split(values, 2)
-        adversarial = losses.wasserstein_critic(real_values, fake_values)
-        penalty = losses.gradient_penalty(
-            lambda x: self._discriminate(variables, x)[0], *jnp.split(both, 2), penalty_key
-        )
+        adversarial = losses.wasserstein_critic(*jnp.split(values, 2))
+        real, fake = jnp.split(both, 2)
+        penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], real, fake, penalty_key)
         classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
         return Out(
             losses={

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview, profiler
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -59,8 +60,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     labels = source.table.select(method.attributes)[indices]
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
     state = start_state(method, config.seed, mesh, checkpoints)
+    if distributed.is_main_process():
+        overview = parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
+        files.write(workdir / "parameters.txt", overview + "\n")
     writer = open_writers(workdir, step=int(state.step))
-    run = _Run(config, method, mesh, checkpoints, writer, validate)
+    run = _Run(config, workdir, method, mesh, checkpoints, writer, validate)
     if config.data.cache:
         source = cached(source, indices)
     try:
@@ -105,9 +109,16 @@ class _Run:
     """What the iterations of every stage share."""
 
     def __init__(
-        self, config: ConfigDict, method: Method, mesh: Mesh, checkpoints: Checkpoints, writer: Writer, validate: Any
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        method: Method,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        validate: Any,
     ):
-        self.config, self.method, self.mesh = config, method, mesh
+        self.config, self.workdir, self.method, self.mesh = config, workdir, method, mesh
         self.checkpoints, self.writer, self.validate = checkpoints, writer, validate
         self.total = sum(stage.iterations for stage in method.stages)
 
@@ -141,6 +152,7 @@ class _Run:
         try:
             for iteration in range(start, stage.iterations):
                 step = first + iteration + 1
+                self._profile(step, state)
                 drawn = [distributed.shard_batch(b, self.mesh) for b in _take(batches, executor.draws_per_iteration)]
                 state, metrics = executor.iterate(state, drawn, iteration)
                 if pending is not None:
@@ -171,6 +183,15 @@ class _Run:
             bar.close()
             batches.close()
         return state
+
+    def _profile(self, step: int, state: TrainState) -> None:
+        """Trace the iterations that `config.train.profile` (first, end) names into ``profile/``, for TensorBoard."""
+        if step in self.config.train.profile:
+            jax.block_until_ready(state)
+            if step == self.config.train.profile[0]:
+                profiler.start(str(self.workdir / "profile"))
+            else:
+                profiler.stop()
 
     def _log(self, step: int, metrics: Metrics, bar: tqdm) -> None:
         scalars = {name: float(value) for name, value in sorted(metrics.items())}
