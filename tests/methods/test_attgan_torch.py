@@ -24,13 +24,20 @@ def setting(spec: str) -> tuple[Any, Executor, TrainState, list[dict[str, np.nda
     method = base.build(config)
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
-    state = jax.jit(lambda: init_state(method, 0))()
+    shapes = jax.eval_shape(lambda: init_state(method, 0))
     rng = np.random.default_rng(0)
 
-    def perturbed(leaf: jax.Array) -> jax.Array:
-        return leaf + jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype) if leaf.ndim == 1 else leaf
+    def value(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path[-1].key
+        center = 1.0 if name in ("scale", "var") else 0.0
+        spread = 0.0 if name in ("mean", "var") else 0.1 if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
+        return jnp.asarray(rng.normal(center, spread, leaf.shape), leaf.dtype)
 
-    params = jax.tree.map(perturbed, state.variables["params"])
+    state = shapes.replace(
+        step=jnp.int32(0),
+        variables=jax.tree_util.tree_map_with_path(value, shapes.variables),
+        opt_states=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt_states),
+    )
     size, n = config.image_size, len(config.attributes)
     batches = [
         {
@@ -39,7 +46,7 @@ def setting(spec: str) -> tuple[Any, Executor, TrainState, list[dict[str, np.nda
         }
         for _ in range(config.critic_updates + 1)
     ]
-    return config, executor, state.replace(variables={**state.variables, "params": params}), batches
+    return config, executor, state, batches
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, message: str, tolerance: float = 1e-4) -> None:
