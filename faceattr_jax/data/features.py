@@ -76,7 +76,7 @@ def paint_head(c: Canvas, hair_shadow: Array, under_brim: Array, picture: Array)
     flush = 0.25 * bump(c.nose, 8) * bump(below, 6) + 0.2 * cheek
     skin = skin * (1 - flush * rgb(0.0, 0.14, 0.13))
     rosy = mix(base, rgb(1.0, 0.22, 0.33), 0.85) * shade
-    skin = over(skin, rosy, 0.85 * on["Rosy_Cheeks"] * t.blush * cheek)
+    skin = over(skin, rosy, 0.75 * on["Rosy_Cheeks"] * t.blush * cheek)
     skin = over(skin, base * rgb(0.62, 0.62, 0.66), 0.42 * male * t.stubble * _beard_area(c, jnp.float32(22.0)))
     half = jnp.sqrt(lx**2 + ly**2 + (lz + 1) ** 2)
     gloss = jnp.maximum((nx * lx + ny * ly + nz * (lz + 1)) / half, 0.0) ** 24
@@ -148,7 +148,7 @@ def paint_brows(c: Canvas, picture: Array) -> Array:
     end = smooth(x, -inner, -inner + 5) * (1 - smooth(x, outer - 8, outer))
     half = t.brow_weight * mix(1.5, 2.0, male) * (1 + 1.15 * bushy) * (0.35 + 0.65 * end)
     hairs = ripple(1.9 * x - 1.4 * v + t.phase, 2.4, w) + ripple(3.1 * x + 1.1 * v, 3.3, w)
-    cover = stroke(middle + hairs * (0.08 + 0.18 * bushy), half, w) * jnp.clip(3 * end, 0, 1)
+    cover = stroke(middle + hairs * (0.08 + 0.12 * bushy), half, w) * jnp.clip(3 * end, 0, 1)
     colour = natural_colour(c) * mix(1.0, 0.7, bushy) * (1 + 0.15 * hairs)
     return over(picture, colour, mix(0.68, 0.95, bushy) * cover)
 

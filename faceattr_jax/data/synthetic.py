@@ -4,12 +4,13 @@ A set of `count` faces holds count / PER_PERSON people, PER_PERSON consecutive p
 face (shape, skin, eyes, nose, mouth, natural hair), Male and Young; the other attributes, pose, light, background
 and expression change from picture to picture.
 
-Labels follow CelebA's correlations. Rates too low to learn from few pictures are raised, some by much: Bald 2 to 6 %,
-Gray_Hair 5 to 9 %, Mustache 4 to 11 %, Goatee 6 to 11 %, Wearing_Hat 5 to 9 %, Pale_Skin 4 to 10 %, Eyeglasses 8 to
-19 %, Rosy_Cheeks 6 to 11 %. A label is always visible: hats leave the hair at the sides in view and are never worn
-by bald people here, bald people have no hair colour and no bangs, at most one hair colour is set (none means red),
-and only the clean-shaven have No_Beard = 1. `counterfactual` draws whatever it is asked to: hair colour and bangs
-of a bald head, and a bald head under a hat, cannot be seen there.
+Labels follow CelebA's correlations. Rates too low to learn from few pictures are raised: Bald from 2 to 6 per cent,
+Gray_Hair 5 to 9, Mustache 4 to 9, Goatee 6 to 9, Wearing_Hat 5 to 9, Pale_Skin 4 to 11, Eyeglasses 8 to 19,
+Rosy_Cheeks 6 to 12, Black_Hair 24 to 29, Blond_Hair 14 to 21, Bangs 15 to 20.
+A label is always visible: hats leave the hair at the sides in view and are never worn by bald people here, bald
+people have no hair colour and no bangs, at most one hair colour is set (none means red), and Mustache and Goatee come
+with No_Beard = 0, which itself draws the beard along the jaw. `counterfactual` draws whatever it is asked to; only
+the hair colour and the bangs of a bald head cannot be seen there.
 """
 
 from __future__ import annotations
