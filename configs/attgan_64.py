@@ -27,6 +27,10 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.width = 16
         config.model.batch_norm_momentum = 0.99
         config.model.instance_noise = 0.15
+        config.model.skips = 1
+        config.model.injections = 1
+        config.batch_size = 16  # twice the updates for the same time
+        config.optimizer.learning_rate = 4e-4
         config.critic_updates = 3
         # A 1-Lipschitz critic moves an image by a gradient of norm 1, a mean over pixels by one of 1 / sqrt(their
         # number): the weight that is balanced at 128 px drowns the critic at 64.

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.config import check_variant
 from faceattr_jax.configs.attgan_128 import common
 
-ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Male", "Pale_Skin")
+ATTRIBUTES = ("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Male", "Pale_Skin")
 
 
 def get_config(variant: str = "") -> ConfigDict:
