@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "mini":
         config.model.widths = (16, 32, 64, 128)
         config.model.fc = 256
-        config.loss.balance = 0.4
+        config.loss.balance = 0.2
         config.loss.label_smoothing = 0.05
         config.ema = 0.995
         config.train.iterations = 2_500

@@ -52,8 +52,8 @@ def to_torch(config: ConfigDict, tree: Mapping[str, Any]) -> dict[str, np.ndarra
 def our_draw(config: ConfigDict, phase: str, iteration: int, repeat: int, labels: np.ndarray) -> Draw:
     """What our executor draws in that update of the stage "train" with the config's seed."""
     key = fold_in(jax.random.key(config.seed), "train", phase, iteration, repeat)
-    shuffle_key, penalty_key = jax.random.split(key) if phase == "critic" else (key, key)
-    targets = TARGETS[config.targets](shuffle_key, labels, tuple(config.attributes))
+    target_key, penalty_key, _ = jax.random.split(key, 3)  # a generator's update uses the first alone
+    targets = TARGETS[config.targets](target_key, labels, tuple(config.attributes))
     alpha = jax.random.uniform(penalty_key, (len(labels), 1, 1, 1))
     return Draw(torch.tensor(np.asarray(targets)), torch.tensor(np.asarray(alpha)))
 
@@ -71,6 +71,7 @@ class AttGAN:
             network: {k: torch.tensor(v) for k, v in to_torch(config, tree).items()}
             for network, tree in variables["batch_stats"].items()
         }
+        self.dtype = self.params["decoder"]["rgb/bias"].dtype
         options = config.optimizer
 
         def adam(*networks: str) -> torch.optim.Optimizer:
@@ -80,11 +81,10 @@ class AttGAN:
 
         self.optimizers = {"critic": adam("discriminator"), "generator": adam("encoder", "decoder")}
 
-    @staticmethod
-    def pictures(images: np.ndarray) -> torch.Tensor:
-        """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [-1, 1], mirrored in both directions."""
+    def pictures(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 (B, S, S, 3) -> (B, 3, S, S) in [-1, 1], mirrored in both directions, of the parameters' dtype."""
         mirrored = torch.from_numpy(images).flip(1, 2).permute(0, 3, 1, 2)
-        return mirrored.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
+        return (mirrored.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1).to(self.dtype)
 
     # Networks.
 
@@ -183,7 +183,9 @@ class AttGAN:
         loss_of = {"critic": self.critic_loss, "generator": self.generator_loss}[phase]
         networks = {"critic": ("discriminator",), "generator": ("encoder", "decoder")}[phase]
         parameters = [p for network in networks for p in self.params[network].values()]
-        loss = loss_of(self.pictures(batch["images"]), torch.from_numpy(batch["labels"]), draw)
+        labels = torch.from_numpy(batch["labels"]).to(self.dtype)
+        draw = Draw(draw.targets.to(self.dtype), draw.alpha.to(self.dtype))
+        loss = loss_of(self.pictures(batch["images"]), labels, draw)
         for parameter in parameters:
             parameter.grad = None
         # Only these: a generator's update leaves the critic's parameters alone. (Gradients set by hand from
