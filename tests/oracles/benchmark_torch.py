@@ -2,9 +2,10 @@
 
     python -m tests.oracles.benchmark_torch --config=attgan_64 --rounds 7 [--config.model.width=16]
 
-Both start from the same weights and use the same threads. The losses of a first iteration, in which both draw the same
-random numbers, must agree. Then their iterations (critic updates and a generator update on pictures of uint8) take
-turns. Prints JSON: medians over the rounds, and the median of the rounds' ratios ours / PyTorch.
+Both start from the same weights and use the same threads. Losses and gradients of both phases, and the losses of a
+first iteration, must agree when both draw the same random numbers. Then their iterations (critic updates and a
+generator update on pictures of uint8) take turns. Prints JSON: relative differences, and the medians of the rounds'
+seconds and of their ratios ours / PyTorch.
 """
 
 import argparse
@@ -14,16 +15,18 @@ import statistics
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 from faceattr_jax import config as configs
 from faceattr_jax.methods import base
-from faceattr_jax.training.state import init_state
+from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
 from tests.oracles import attgan_torch
 
-TOLERANCE = 1e-3  # of the losses after Adam's first updates, whose signs of tiny gradients may differ
+TOLERANCE = 1e-4  # of losses and of gradients (2-norm over a network) from the same weights
+TOLERANCE_UPDATED = 1e-3  # of losses after Adam's first updates, whose signs of tiny gradients may differ
 
 
 def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, object]:
@@ -59,9 +62,12 @@ def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, ob
     def theirs() -> dict[str, float]:
         return oracle.iterate(batches, draws)
 
-    losses = {"ours": ours(), "torch": theirs()}  # compiles, too
-    for phase, loss in losses["torch"].items():
-        np.testing.assert_allclose(losses["ours"][phase], loss, rtol=TOLERANCE, err_msg=phase)
+    differences = compare(executor, state, oracle, batches[0])
+    assert max(differences.values()) < TOLERANCE, differences
+    our_losses, their_losses = ours(), theirs()  # compiles, too
+    for phase, loss in their_losses.items():
+        differences[f"{phase} loss, updated"] = abs(our_losses[phase] / loss - 1)
+        assert differences[f"{phase} loss, updated"] < TOLERANCE_UPDATED, differences
     times: dict[str, list[float]] = {"ours": [], "torch": []}
     for i in range(rounds):
         pair = [("ours", ours), ("torch", theirs)]
@@ -74,12 +80,32 @@ def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, ob
         "overrides": overrides,
         "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
-        "losses": losses,
+        "differences": differences,
         "seconds": times,
         "ours": statistics.median(times["ours"]),
         "torch": statistics.median(times["torch"]),
         "ratio": statistics.median(a / b for a, b in zip(times["ours"], times["torch"], strict=True)),
     }
+
+
+def compare(
+    executor: Executor, state: TrainState, oracle: attgan_torch.AttGAN, batch: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Relative differences of the losses and of the gradients of each network, from the same weights."""
+    differences = {}
+    for phase in executor.stage.phases:
+        where = jnp.zeros(3, jnp.int32)
+        gradients, out = jax.jit(executor.gradients, static_argnums=0)(phase, state, batch, {}, where)
+        draw = attgan_torch.our_draw(oracle.config, phase.name, 0, 0, batch["labels"])
+        loss, expected = oracle.gradients(phase.name, batch, draw)
+        differences[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss - 1)
+        for network, tree in gradients[phase.name].items():
+            ours = attgan_torch.to_torch(oracle.config, tree)
+            theirs = {path: gradient.numpy() for path, gradient in expected[network].items()}
+            squares = sum(np.sum((ours[path] - theirs[path]) ** 2) for path in ours)
+            scale = sum(np.sum(theirs[path] ** 2) for path in ours)
+            differences[f"{network} gradient"] = float(np.sqrt(squares / scale))
+    return differences
 
 
 def main() -> None:
