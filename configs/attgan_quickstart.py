@@ -1,4 +1,4 @@
-"""AttGAN in five minutes: drawn faces of 32 px, eight attributes. What launch/quickstart.sh runs.
+"""AttGAN in five minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
 
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.config import check_variant
 from faceattr_jax.configs.attgan_128 import common
 
-ATTRIBUTES = ("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Male", "Pale_Skin")
+ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Male", "Pale_Skin")
 
 
 def get_config(variant: str = "") -> ConfigDict:

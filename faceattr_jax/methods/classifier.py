@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from faceattr_jax import losses
 from faceattr_jax.methods.base import (
@@ -113,7 +112,7 @@ class AttributeClassifier:
         smoothed = labels * (1.0 - weights.label_smoothing) + weights.label_smoothing / 2.0
         entropy = losses.sigmoid_cross_entropy(logits, smoothed, weights=value_rate**-weights.balance / scale)
         kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-        penalty = 0.5 * optax.global_norm(kernels) ** 2
+        penalty = 0.5 * sum(jnp.sum(kernel**2) for kernel in kernels)
         return Out(
             losses={"classifier": entropy + weights.l2 * penalty},
             mutated={"batch_stats/classifier": new["batch_stats"], "memory/counts": counts},
