@@ -6,7 +6,7 @@ axis, "data", and XLA inserts the sums over devices. Each process loads its own 
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -104,9 +104,11 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def mesh() -> Mesh:
-    """All devices of all processes in one line, each process's side by side."""
-    return Mesh(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)), (AXIS,))
+def mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """`devices`, or all devices of all processes, in one line, each process's side by side."""
+    if devices is None:
+        devices = jax.devices()
+    return Mesh(sorted(devices, key=lambda device: (device.process_index, device.id)), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

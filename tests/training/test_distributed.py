@@ -44,9 +44,9 @@ def test_a_batch_is_split_in_order_over_all_devices() -> None:
 
 
 def test_replicated_is_whole_on_every_device() -> None:
-    mesh = distributed.mesh()
+    mesh = distributed.mesh(jax.devices()[:3])
     weight = jax.device_put(np.eye(3), distributed.replicated(mesh))
-    assert [shard.data.shape for shard in weight.addressable_shards] == [(3, 3)] * 8
+    assert [shard.data.shape for shard in weight.addressable_shards] == [(3, 3)] * 3
 
 
 def test_the_gradient_of_a_split_batch_is_that_of_the_whole() -> None:
