@@ -1,4 +1,4 @@
-"""AttGAN in five minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
+"""AttGAN in six minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
 
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 
@@ -25,7 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.ema = 0.99
     config.critic_updates = 3
     config.targets = "inverted"
-    config.loss.reconstruction = 50.0
     config.model.width = 32
     config.model.fc = 4
     config.model.encoder = ((1, 4, 2), (2, 4, 2), (4, 4, 2))
@@ -37,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.instance_noise = 0.2
     config.model.batch_norm_momentum = 0.98
     config.optimizer.learning_rate = 7e-4
-    config.train.iterations = 3_000
-    config.optimizer.schedule = ("linear", 1_200, 3_000)
+    config.train.iterations = 4_200
+    config.optimizer.schedule = ("linear", 1_600, 4_200)
     config.train.checkpoint_every = 500
     return config
