@@ -129,7 +129,7 @@ def shifted(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
 
     def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (size, size, 3))
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (size, size, image.shape[-1]))
 
     return jax.vmap(cut)(padded, offsets)
 

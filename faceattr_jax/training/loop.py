@@ -215,7 +215,9 @@ class _Run:
         raise UserError(f"Step {step}: {what} is not finite, so training has stopped; {kept}.")
 
     def _evaluate(self, state: TrainState, step: int) -> None:
-        scalars, grids = self.validate(self.method, state.inference_variables)
+        # On one device of each process, where the judge is, whatever the mesh.
+        variables = jax.tree.map(jnp.asarray, jax.device_get(state.inference_variables))
+        scalars, grids = self.validate(self.method, variables)
         self.writer.write_scalars(step, {f"valid/{name}": value for name, value in scalars.items()})
         for name, grid in grids.items():
             self.writer.write_images(step, name, grid)

@@ -53,7 +53,7 @@ def test_a_run_leaves_config_metrics_grids_and_checkpoints(finished, faces):
     assert list((workdir / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("iterations", [(0,), (3,), (5, 2), (4, 5)])
+@pytest.mark.parametrize("iterations", [(0,), (3,), (3, 5), (4, 5)])
 def test_a_killed_run_ends_with_the_same_bits(finished, faces, tmp_path, iterations):
     """Killed before, at and after checkpoints and evaluations, once and twice."""
     workdir, state = finished
@@ -156,7 +156,7 @@ def test_eight_devices_train_like_one(faces, tmp_path, monkeypatch, finished):
         rows = [row.split(",") for row in (workdir / "metrics.csv").read_text().splitlines()[1:]]
         return {row[1]: float(row[2]) for row in rows if row[0] == "1"}
 
-    one = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    one = distributed.mesh(jax.devices()[:1])
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     loop.train(runs.attgan(faces, train__iterations=1), tmp_path)
     monkeypatch.undo()
@@ -169,7 +169,7 @@ def test_one_device_restores_what_eight_saved(finished, faces, monkeypatch):
     from faceattr_jax.training import distributed
 
     workdir, state = finished
-    one = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    one = distributed.mesh(jax.devices()[:1])
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     restored = loop.train(runs.attgan(faces), workdir)
     assert restored.step.sharding.device_set == {jax.devices()[0]}

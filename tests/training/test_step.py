@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from faceattr_jax.methods.base import Out, Phase, Stage
+from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor, draws, draws_per_iteration, fold_in, prepare, schedule
 from tests.training import dummies
 
 
 def mesh(devices: int = 1) -> jax.sharding.Mesh:
-    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
+    return distributed.mesh(jax.devices()[:devices])
 
 
 def leaf(rng: np.random.Generator, batch: int = 8) -> dict[str, np.ndarray]:
