@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faceattr_jax import files
+from faceattr_jax import files, memory
 from faceattr_jax.errors import UserError, nearest
 
 CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, rest = parser.parse_known_args(argv)
         overrides = _overrides(rest, parser, takes_config=hasattr(arguments, "config"))
         if arguments.compiles:
+            memory.keep_freed()
             from faceattr_jax.training import compilation_cache
 
             compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)

@@ -71,7 +71,7 @@ class Tally:
         ]
         cells = {(name, d): single[name][d] for name in single for d in DIRECTIONS}
         accuracies = {key: cell["accuracy"] for key, cell in cells.items() if cell["accuracy"] is not None}
-        whole = _rates(sum(sums.sum(axis=0) for sums in singles.values()))
+        whole = _rates(np.sum([sums.sum(axis=0) for sums in singles.values()], axis=0))
         psnr, ssim, l1 = (number(value / self.faces) for value in self.similarity)
         return {
             "accuracy": mean(accuracies.values()),

@@ -49,7 +49,6 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     Raises `UserError` when the workdir belongs to another config, the data do not fit, a loss is not finite, or a
     checkpoint cannot be written. SIGTERM saves and returns early.
     """
-    claim(workdir, config)
     mesh = distributed.mesh()
     distributed.check_batch_size(config.batch_size, mesh)
     method = build(config)
@@ -58,6 +57,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
     indices = source.table.indices("train")
     labels = source.table.select(method.attributes)[indices]
+    # Only now, so that a mistake in the config or the data leaves nothing behind.
+    claim(workdir, config)
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
     state = start_state(method, config.seed, mesh, checkpoints)
     if distributed.is_main_process():

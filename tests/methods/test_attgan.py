@@ -173,6 +173,17 @@ def float_batch(**kwargs):
     return {"images": jnp.asarray(b["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(b["labels"])}
 
 
+def test_instance_noise_falls_to_zero():
+    method = tiny(**{"model.instance_noise": "(0.2, 100)"})
+    images = jnp.zeros((8, 64, 64, 3))
+
+    def deviation(iteration):
+        ctx = Ctx(jnp.int32(iteration), jnp.int32(0), jnp.int32(0), jax.random.key(0))
+        return float(jnp.std(method._noisy(jax.random.key(1), images, ctx)))
+
+    np.testing.assert_allclose([deviation(i) for i in (0, 50, 100, 200)], [0.2, 0.1, 0.0, 0.0], rtol=0.02)
+
+
 def test_losses_are_the_papers_sums():
     """Eqs. 13 and 14 from the metrics that the objectives report, and each term from the networks by hand."""
     method = tiny()
