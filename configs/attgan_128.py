@@ -50,9 +50,9 @@ def common(variant: str) -> ConfigDict:
             "code": "zero_one",  # what the decoder is fed: 0/1; the code has -0.5/0.5 ("half"), then -1/1 ("one")
             "skips": 0,  # decoder layers joined by the encoder's output of their size
             "injections": 0,  # decoder layers, beyond the first, that are given the code
-            # Deviation of the noise on what D and C see, and the iteration at which it has fallen to 0. The paper has
-            # none; it keeps a decoder from satisfying a small C by changes that nobody can see.
-            "instance_noise": (0.0, 0),
+            # Deviation of the noise on what D and C see in training. The paper has none; it keeps a decoder from
+            # satisfying a small C by changes that nobody can see, and for that it must not fall to 0 in the end.
+            "instance_noise": 0.0,
             "batch_norm_momentum": 0.999,  # the paper is silent; TF slim's default
         }
     )

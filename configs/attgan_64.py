@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "mini":
         config.model.width = 16
         config.model.batch_norm_momentum = 0.99
-        config.model.instance_noise = (0.15, 20_000)
+        config.model.instance_noise = 0.15
         config.model.skips = 1
         config.model.injections = 1
         config.batch_size = 16  # twice the updates for the same time

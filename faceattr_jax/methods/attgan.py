@@ -212,7 +212,7 @@ class AttGAN:
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
         # The critic has no batch statistics, so real and fake images may share one pass.
-        both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]), ctx)
+        both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]))
         values, logits = self._discriminate(variables, both)
         adversarial = losses.wasserstein_critic(*jnp.split(values, 2))
         real, fake = jnp.split(both, 2)
@@ -241,7 +241,7 @@ class AttGAN:
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, target)
         reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
-        values, logits = self._discriminate(variables, self._noisy(noise_key, fake, ctx))
+        values, logits = self._discriminate(variables, self._noisy(noise_key, fake))
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
         distance = losses.l1(reconstruction, images)
@@ -258,16 +258,10 @@ class AttGAN:
     def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return TARGETS[self.config.targets](key, labels, self.attributes)
 
-    def _noisy(self, key: jax.Array, images: jax.Array, ctx: Ctx) -> jax.Array:
-        """What D and C are shown in training: images under instance noise (Sonderby et al. 2016), none by default.
-
-        Its deviation falls linearly to 0: what is small is polished last.
-        """
-        first, gone = self.config.model.instance_noise
-        if not first:
-            return images
-        deviation = first * jnp.maximum(1.0 - ctx.iteration / gone, 0.0)
-        return images + deviation * jax.random.normal(key, images.shape)
+    def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """What D and C are shown in training: images under instance noise (Sonderby et al. 2016), none by default."""
+        deviation = self.config.model.instance_noise
+        return images + deviation * jax.random.normal(key, images.shape) if deviation else images
 
     def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)
