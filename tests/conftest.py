@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-FORCED_DEVICES = "--xla_force_host_platform_device_count=8"
-if FORCED_DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FORCED_DEVICES}".strip()
+# Eight devices share few cores, so that a collective may well wait longer than XLA's 40 s before it aborts the process.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_cpu_collective_timeout_seconds=1200",
+    "--xla_cpu_collective_call_terminate_timeout_seconds=1200",
+)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
