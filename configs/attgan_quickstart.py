@@ -1,4 +1,4 @@
-"""AttGAN in six minutes: drawn faces of 32 px, five attributes. What launch/quickstart.sh runs.
+"""AttGAN in six minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
 
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from faceattr_jax.config import check_variant
 from faceattr_jax.configs.attgan_128 import common
 
-ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Pale_Skin")
+# Every hair colour that is drawn but red: "none of them" then means one thing, and what an edit restores is known.
+ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Male", "Pale_Skin")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -37,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.instance_noise = 0.2
     config.model.batch_norm_momentum = 0.98
     config.optimizer.learning_rate = 7e-4
-    config.train.iterations = 3_400
-    config.optimizer.schedule = ("linear", 1_400, 3_400)
+    config.train.iterations = 3_600
+    config.optimizer.schedule = ("linear", 1_400, 3_600)
     config.train.checkpoint_every = 500
     return config
