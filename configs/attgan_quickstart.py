@@ -1,4 +1,4 @@
-"""AttGAN in six minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
+"""AttGAN in a few minutes: drawn faces of 32 px, six attributes. What launch/quickstart.sh runs.
 
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 

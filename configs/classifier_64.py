@@ -3,7 +3,7 @@
     faceattr train --config=classifier_64 --workdir=runs/judge_64 --config.data.path=CELEBA
 
 Variant ``:mini`` is for the 10,000 training images of a small CelebA: regularised, and weighed towards the rare
-value of each attribute. About 15 minutes on 2 CPU cores.
+value of each attribute.
 """
 
 from ml_collections import ConfigDict

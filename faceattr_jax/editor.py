@@ -65,7 +65,7 @@ class Editor:
         self._require("edit")
         attribute_names.check_names(edits, self.attributes)
         x, single = self._images(images)
-        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        own = self._own(x, source)
         target = attribute_names.edited(own, edits, self.attributes)
         request = EditRequest(target=target, source=own, strength=jnp.float32(strength))
         return self._out(self._calls["edit"](self.variables, x, request), single)
@@ -75,7 +75,7 @@ class Editor:
     ) -> jax.Array:
         """One attribute inverted at several strengths: (len(strengths), ...) of edited images."""
         x, single = self._images(images)
-        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        own = self._own(x, source)
         attribute_names.check_names([attribute], self.attributes)
         column = self.attributes.index(attribute)
         present = np.asarray(own[:, column]) > 0.5
@@ -93,7 +93,7 @@ class Editor:
         """The faces as the model sees them, unedited."""
         self._require("reconstruct")
         x, single = self._images(images)
-        own = jnp.asarray(source, jnp.float32).reshape(len(x), -1) if source is not None else self._read(x)
+        own = self._own(x, source)
         return self._out(self._calls["reconstruct"](self.variables, x, own), single)
 
     def classify(self, images: ArrayLike) -> jax.Array:
@@ -102,7 +102,10 @@ class Editor:
         x, single = self._images(images)
         return self._out(self._calls["classify"](self.variables, x), single)
 
-    def _read(self, images: jax.Array) -> jax.Array:
+    def _own(self, images: jax.Array, source: ArrayLike | None) -> jax.Array:
+        """The given attributes of the faces as (B, n), or what the model reads off them."""
+        if source is not None:
+            return jnp.asarray(source, jnp.float32).reshape(len(images), -1)
         return (self._calls["classify"](self.variables, images) > 0.5).astype(jnp.float32)
 
     def _require(self, capability: str) -> None:
