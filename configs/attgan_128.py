@@ -36,6 +36,7 @@ def common(variant: str) -> ConfigDict:
     config.attributes = attributes.ATTGAN
     config.flip = False  # the paper names no augmentation, and the 2018 code has none
     config.critic_updates = 5  # per generator update; the paper is silent, WGAN-GP and the code say 5
+    config.sampler = "uniform"  # methods.base.SAMPLERS: "balanced" shows both values of every attribute equally often
     config.targets = "shuffled"  # methods.attgan.TARGETS: the paper draws b from p_attr, the code shuffles a
     config.model = ConfigDict(
         {

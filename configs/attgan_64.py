@@ -3,7 +3,7 @@
     faceattr train --config=attgan_64 --workdir=runs/attgan_64 --config.data.path=CELEBA
 
 Variants as in attgan_128, and ``:mini``, a small network for a small CelebA on a CPU: a quarter of the width, three
-critic updates, and targets that ask for the rare attributes as often as for the common ones. Five-pixel kernels and
+critic updates, and batches and targets in which rare attributes are as frequent as common ones. Five-pixel kernels and
 VAE/GAN's crop are the paper's, not an oversight.
 """
 
@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
         # A 1-Lipschitz critic moves an image by a gradient of norm 1, a mean over pixels by one of 1 / sqrt(their
         # number): the weight that is balanced at 128 px drowns the critic at 64.
         config.loss.reconstruction = 40.0
+        config.sampler = "balanced"
         config.targets = "inverted"
         config.flip = True
         config.ema = 0.999

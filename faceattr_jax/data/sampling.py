@@ -118,28 +118,48 @@ def uniform(key: jax.Array, indices: np.ndarray, batch_size: int) -> Sampler:
     return Sampler(batch_size, rows)
 
 
-def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> Sampler:
-    """Batches (B,) of `indices` (M,) that alternate a picture with `labels` (M,) 1 and one with 0.
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """Two endless streams for each attribute: the pictures that have it and those that have not.
 
-    Each class has a stream of its own, so the rarer one comes round more often. Raises UserError where a class is
-    empty or B is odd.
+    key: of all streams. order: (n, M) pictures, of each attribute those that have it first. counts: (n,) of these.
     """
-    if batch_size % 2:
-        raise UserError(f"a batch of {batch_size} cannot be half of each class; give an even batch_size")
-    words, positive = _words(key), np.asarray(labels).astype(bool)
-    classes = {
-        1: _members(indices[positive], "the class with the attribute"),
-        0: _members(indices[~positive], "the class without the attribute"),
-    }
+
+    key: np.ndarray
+    order: np.ndarray
+    counts: np.ndarray
+
+    def __call__(self, attribute: ArrayLike, has: ArrayLike, positions: jax.Array) -> jax.Array:
+        """(B,) pictures at (B,) `positions` of the stream of those with `attribute` (`has` is 1) or without it (0)."""
+        count = jnp.asarray(self.counts)[attribute]
+        size = jnp.where(has, count, self.order.shape[1] - count)
+        own = permuted(_key(self.key, attribute, has), positions, size)
+        return jnp.asarray(self.order)[attribute, jnp.where(has, 0, count) + own]
+
+
+def _sides(key: jax.Array, indices: np.ndarray, labels: np.ndarray) -> _Sides:
+    has = np.asarray(labels).astype(bool)
+    for i in range(has.shape[1]):
+        _members(indices[has[:, i]], f"the class with attribute {i}")
+        _members(indices[~has[:, i]], f"the class without attribute {i}")
+    order = np.asarray(indices, np.int32)[np.argsort(~has, axis=0, kind="stable")].T
+    return _Sides(_words(key), order, has.sum(axis=0, dtype=np.int32))
+
+
+def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> Sampler:
+    """Batches (B,) of `indices` (M,) that go round the two sides of every attribute of `labels` (M, n).
+
+    A picture with the first attribute, one without it, one with the second, and so on, from batch to batch; each of
+    the 2n sides is a stream of its own, so rare ones come round more often. With one attribute every batch of even
+    size is half and half, and so is every even slice of it, such as one device's. Raises UserError where an attribute
+    has no pictures on one side.
+    """
+    sides, n = _sides(key, indices, labels), np.shape(labels)[1]
 
     def rows(draw: ArrayLike, index: ArrayLike) -> jax.Array:
-        positions = _positions(draw, batch_size // 2)
-        halves = [
-            jnp.asarray(members)[permuted(_key(words, value), positions, len(members))]
-            for value, members in classes.items()
-        ]
-        # Alternating, so that any even slice of the batch, such as one device's, is balanced too.
-        return jnp.stack(halves, axis=1).reshape(-1)
+        turn = _positions(draw, batch_size)
+        attribute, has = turn // jnp.uint32(2) % jnp.uint32(n), jnp.uint32(1) - turn % jnp.uint32(2)
+        return jax.vmap(lambda a, h, p: sides(a, h, p[None])[0])(attribute, has, turn // jnp.uint32(2 * n))
 
     return Sampler(batch_size, rows)
 
@@ -150,20 +170,11 @@ def opposite_pairs(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batc
     Both sides of every attribute are streams of their own, independently shuffled (ELEGANT's unpaired sets). Raises
     UserError where an attribute has no pictures on one side.
     """
-    words, has = _words(key), np.asarray(labels).astype(bool)
-    counts = has.sum(axis=0, dtype=np.int32)
-    for i in range(len(counts)):
-        _members(indices[has[:, i]], f"the class with attribute {i}")
-        _members(indices[~has[:, i]], f"the class without attribute {i}")
-    # (n, M): of each attribute the pictures that have it, then the others.
-    order = np.asarray(indices, np.int32)[np.argsort(~has, axis=0, kind="stable")].T
+    sides = _sides(key, indices, labels)
 
     def rows(draw: ArrayLike, index: ArrayLike) -> dict[str, jax.Array]:
-        positions, members = _positions(draw, batch_size), jnp.asarray(order)[index]
-        positives = jnp.asarray(counts)[index]
-        positive = permuted(_key(words, index, 1), positions, positives)
-        negative = permuted(_key(words, index, 0), positions, jnp.int32(order.shape[1]) - positives)
-        return {"positive": members[positive], "negative": members[positives + negative]}
+        positions = _positions(draw, batch_size)
+        return {"positive": sides(index, 1, positions), "negative": sides(index, 0, positions)}
 
     return Sampler(batch_size, rows)
 

@@ -18,6 +18,7 @@ import ml_collections
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
 from faceattr_jax.methods.base import (
+    SAMPLERS,
     Batch,
     Carry,
     Ctx,
@@ -155,7 +156,8 @@ class AttGAN:
             draw="update",
         )
         generator = Phase("generator", ("generator",), self.generator_objective, mutates=moving, draw="update")
-        return (Stage("train", self.config.train.iterations, (critic, generator)),)
+        sampler = SAMPLERS[self.config.sampler]
+        return (Stage("train", self.config.train.iterations, (critic, generator), sampler),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         size, n = self.config.image_size, len(self.attributes)

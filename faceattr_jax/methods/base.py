@@ -32,6 +32,9 @@ def uniform(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size:
     return sampling.uniform(key, indices, batch_size)
 
 
+SAMPLERS: dict[str, SamplerBuilder] = {"uniform": uniform, "balanced": sampling.balanced}
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """One optimizer, which may own several networks (AttGAN: encoder and decoder).

@@ -114,19 +114,28 @@ def test_keys_matter():
 
 
 def test_balanced_is_half_and_half_in_every_slice():
-    labels = np.zeros(37)
+    labels = np.zeros((37, 1))
     labels[[3, 5, 20]] = 1
     rows = draws(sampling.balanced(KEY, INDICES, labels, 8), 34)
-    given = labels[rows - 100]
+    given = labels[rows - 100, 0]
     np.testing.assert_array_equal(given.reshape(-1, 2).sum(1), 1)
     # Oversampled: each class is a stream of whole epochs (34 draws of 4 are 4 epochs of the 34 without).
     without = rows[given == 0]
-    np.testing.assert_array_equal(np.sort(without.reshape(4, 34)), np.broadcast_to(INDICES[labels == 0], (4, 34)))
+    np.testing.assert_array_equal(np.sort(without.reshape(4, 34)), np.broadcast_to(INDICES[labels[:, 0] == 0], (4, 34)))
     thrice = rows[given == 1][: 3 * 45].reshape(45, 3)
     np.testing.assert_array_equal(np.sort(thrice), np.broadcast_to([103, 105, 120], (45, 3)))
 
 
 LABELS = np.random.default_rng(0).random((37, 3)) < [0.2, 0.5, 0.9]
+
+
+def test_balanced_goes_round_the_sides_of_every_attribute():
+    turns = draws(sampling.balanced(KEY, INDICES, LABELS, 4), 37 * 3 * 3).reshape(-1, 6)  # batches of 4, rounds of 6
+    for attribute in range(3):
+        for place, members in enumerate((LABELS[:, attribute], ~LABELS[:, attribute])):
+            side, size = turns[:, 2 * attribute + place], members.sum()
+            epochs = side[: len(side) // size * size].reshape(-1, size)
+            np.testing.assert_array_equal(np.sort(epochs), np.broadcast_to(INDICES[members], epochs.shape))
 
 
 def test_pairs_have_opposite_labels_and_cover_each_side():
@@ -188,8 +197,7 @@ def test_samplers_trace_into_a_larger_function():
     ("build", "says"),
     [
         (lambda: sampling.uniform(KEY, INDICES[:0], 8), "the split is empty"),
-        (lambda: sampling.balanced(KEY, INDICES, np.ones(37), 7), "even batch_size"),
-        (lambda: sampling.balanced(KEY, INDICES, np.ones(37), 8), "without the attribute is empty"),
+        (lambda: sampling.balanced(KEY, INDICES, np.ones((37, 1)), 8), "without attribute 0 is empty"),
         (lambda: sampling.opposite_pairs(KEY, INDICES, LABELS * [1, 0, 1], 8), "with attribute 1 is empty"),
         (lambda: sampling.source_guided(KEY, INDICES, INDICES[:0], 8), "the guided set is empty"),
         (lambda: sampling.by_identity(KEY, INDICES, INDICES % 3, 4, 2), "4 people cannot be drawn from 3"),
