@@ -3,7 +3,7 @@
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 
 The paper's losses and kinds of layers, at a size that two CPU cores train while a person watches: three layers and two
-skips, small batches, and both they and the targets have both values of every attribute equally often.
+skips, small batches, and targets that ask for every attribute equally often.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size = 16
     config.ema = 0.99
     config.critic_updates = 3
-    config.sampler = "balanced"
     config.targets = "inverted"
     config.loss.reconstruction = 50.0
     config.model.width = 32

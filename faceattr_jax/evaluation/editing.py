@@ -46,7 +46,7 @@ def evaluate_editors(
     strength: float = 1.0,
     batch_size: int = 64,
     combinations: Sequence[Group] | None = None,
-    region_faces: int = 32,
+    region_faces: int = 64,
     styles: int | None = None,
 ) -> Evaluation:
     """Measure editors side by side on the same faces.

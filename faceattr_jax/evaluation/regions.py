@@ -32,6 +32,11 @@ def batches(indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, 
         yield np.pad(batch, (0, batch_size - len(batch)), mode="edge"), len(batch)
 
 
+def spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of `indices`, evenly spread over them."""
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
+
+
 def region_errors(
     editors: Mapping[str, Editor],
     source: Any,
@@ -49,10 +54,10 @@ def region_errors(
       editors: name -> editor, all of the same attributes.
       source: faces with `table`, `images`, `counterfactual` and `region`.
       attributes: those to invert, one at a time.
-      indices: (N,) faces; the first `faces` of each direction are used.
+      indices: (N,) faces.
       strength: of the edits.
       batch_size: faces per call of an editor.
-      faces: at most so many per attribute and direction.
+      faces: at most so many per attribute and direction, spread over the indices.
       styles: number of redrawn styles that the source offers.
 
     Returns:
@@ -64,7 +69,7 @@ def region_errors(
     result: dict[str, Any] = {name: {a: {} for a in attributes} for name in editors}
     for attribute in attributes:
         for value, direction in enumerate(("adding", "removing")):
-            chosen = indices[labels[:, known.index(attribute)] == value][:faces]
+            chosen = spread(indices[labels[:, known.index(attribute)] == value], faces)
             sums = {name: np.zeros(6) for name in editors}
             for batch, count in batches(chosen, batch_size):
                 for name, rows in _batch(editors, source, attribute, batch, strength, styles).items():

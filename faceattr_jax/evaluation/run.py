@@ -15,6 +15,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, labelling, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
+from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
@@ -43,7 +44,7 @@ def evaluate(
     if len(indices) == 0:
         raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
     if images:
-        indices = indices[np.linspace(0, len(indices) - 1, min(images, len(indices))).astype(int)]
+        indices = spread(indices, images)
     protocol = {
         "model": str(model.path),
         "model config": _sha256(configs.to_json(model.config).encode()),
@@ -98,7 +99,7 @@ def _evaluate_editor(
     summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
-    shown = indices[:: max(1, len(indices) // GRID_FACES)][:GRID_FACES]
+    shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
     grids.save_grid(out / "grid.png", pictures, names)

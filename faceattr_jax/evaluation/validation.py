@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.data.source import Source
 from faceattr_jax.evaluation import editing, labelling
 from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.grids import compose
 from faceattr_jax.methods.base import Variables
 
@@ -85,5 +86,4 @@ def _compiled_once() -> Callable[[Any, Variables], Compiled]:
 
 def _some(config: ConfigDict, source: Source) -> np.ndarray:
     """The faces of the valid split to use, spread over it."""
-    indices = source.table.indices("valid")
-    return indices[np.linspace(0, len(indices) - 1, min(config.evaluation.images, len(indices))).astype(int)]
+    return spread(source.table.indices("valid"), config.evaluation.images)
