@@ -69,7 +69,8 @@ def canvas(face: Face, labels: Array, size: int) -> Canvas:
 def skin_colour(c: Canvas) -> Array:
     p = c.face.person
     deep, middle, light = rgb(0.42, 0.27, 0.20), rgb(0.74, 0.52, 0.39), rgb(0.89, 0.68, 0.55)
-    skin = mix(deep, mix(middle, light, jnp.clip(2 * p.skin - 1, 0, 1)), jnp.clip(2 * p.skin, 0, 1))
+    tone = 2 * c.face.tone
+    skin = mix(deep, mix(middle, light, jnp.clip(tone - 1, 0, 1)), jnp.clip(tone, 0, 1))
     hue = rgb(1.0, 1 - 0.03 * p.skin_hue, 1 - 0.05 * p.skin_hue)
     skin = skin * hue * mix(1.0, rgb(0.97, 0.93, 0.91), c.male)
     return mix(skin, rgb(0.99, 0.88, 0.82), 0.86 * c.on["Pale_Skin"])

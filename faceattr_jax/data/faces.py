@@ -125,12 +125,16 @@ class Style(NamedTuple):
 
 
 class Face(NamedTuple):
-    """One picture: its person, shot and styles (NamedTuples of float scalars) and its own labels (A,) in {0, 1}."""
+    """One picture: its person, shot and styles (NamedTuples of float scalars) and its own labels (A,) in {0, 1}.
+
+    tone: of the skin, deep (0) to light (1), where Pale_Skin = 0.
+    """
 
     person: Person
     shot: Shot
     style: Style
     labels: Array
+    tone: Array
 
 
 Kind = TypeVar("Kind", Person, Shot, Style)

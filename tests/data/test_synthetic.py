@@ -179,6 +179,15 @@ def test_a_style_stream_redraws_styles_alike_every_time(source):
         assert (np.abs(a.astype(int) - b).mean((1, 2, 3)) > 0.5).all()
 
 
+def test_a_style_stream_redraws_the_tone_of_pale_faces_alone(source):
+    """Other faces show theirs."""
+    indices = np.arange(400)
+    own, redrawn = (jax.vmap(sample_face, (None, 0, None))(0, indices, style).tone for style in (-1, 3))
+    pale = source.table.select(["Pale_Skin"])[indices, 0] > 0
+    np.testing.assert_array_equal(own == redrawn, ~pale)
+    assert abs(np.corrcoef(own[pale], redrawn[pale])[0, 1]) < 0.5
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_every_attribute_is_visible_inside_its_region_and_only_there(source, attribute):
     indices = np.arange(3, 500, 31)
