@@ -1,6 +1,6 @@
 """Losses: pure functions, arrays in, a scalar out; means over all elements unless said otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,30 @@ def wasserstein_critic(real: jax.Array, fake: jax.Array) -> jax.Array:
 def wasserstein_generator(fake: jax.Array) -> jax.Array:
     """-E D(fake) (AttGAN eq. 12)."""
     return -jnp.mean(fake)
+
+
+def gan_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-E log D(real) - E log(1 - D(fake)), D the sigmoid of logits (ELEGANT eqs. 7-8; attribute inverse eq. 1)."""
+    return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
+
+
+def saturating_generator(fake: jax.Array) -> jax.Array:
+    """E log(1 - D(fake)) of logits (attribute inverse eq. 1): no gradient where D is sure that fakes are fake."""
+    return -jnp.mean(jax.nn.softplus(fake))
+
+
+def nonsaturating_generator(fake: jax.Array) -> jax.Array:
+    """-E log D(fake) of logits (ELEGANT eq. 11; Goodfellow et al. 2014)."""
+    return jnp.mean(jax.nn.softplus(-fake))
+
+
+def feature_matching(features: Sequence[jax.Array], others: Sequence[jax.Array], *, per: str = "element") -> jax.Array:
+    """Sum over layers of |D_i(x) - D_i(y)|_1 / N_i (attribute inverse eq. 5), mean over the batch.
+
+    features, others: maps (B, H_i, W_i, C_i). per: N_i counts every ``"element"`` of a map, or every ``"pixel"``.
+    """
+    channels = [{"element": 1, "pixel": f.shape[-1]}[per] for f in features]
+    return sum((c * l1(f, o) for c, f, o in zip(channels, features, others, strict=True)), start=jnp.float32(0))
 
 
 def gradient_penalty(

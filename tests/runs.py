@@ -50,6 +50,26 @@ def classifier(faces: Path, **changes: object) -> ConfigDict:
     )
 
 
+def attribute_inverse(faces: Path, **changes: object) -> ConfigDict:
+    """The attribute-inverse GAN of 32 px, a few channels wide, for a few iterations."""
+    return changed(
+        "attribute_inverse_128",
+        {
+            "attributes": ("Eyeglasses",),
+            "image_size": 32,
+            "model.width": 2,
+            "model.generator": (1, 2, 2, 2, 2),
+            "model.discriminator": (1, 2, 2, 2),
+            "optimizer.schedule": (),
+            "train.iterations": 4,
+            "train.evaluate_every": 2,
+            "evaluation.images": 8,
+        },
+        faces,
+        changes,
+    )
+
+
 def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[str, object]) -> ConfigDict:
     settings = {
         "attributes": ATTRIBUTES,

@@ -27,6 +27,34 @@ def test_wasserstein():
     assert float(losses.wasserstein_generator(fake)) == -2.5
 
 
+def test_gan():
+    """Logits of probabilities 1/2, 3/4 and 1/4."""
+    half, likely, unlikely = 0.0, np.log(3), -np.log(3)
+    discriminator = losses.gan_discriminator(jnp.array([[half], [likely]]), jnp.array([unlikely, half]))
+    np.testing.assert_allclose(discriminator, -(np.log(1 / 2) + np.log(3 / 4)), rtol=1e-6)
+    fake = jnp.array([likely, half])
+    np.testing.assert_allclose(losses.saturating_generator(fake), (np.log(1 / 4) + np.log(1 / 2)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(losses.nonsaturating_generator(fake), -(np.log(3 / 4) + np.log(1 / 2)) / 2, rtol=1e-6)
+
+
+def test_gradients_under_a_sure_discriminator():
+    sure = jnp.array([-30.0])
+    assert float(jax.grad(losses.saturating_generator)(sure)[0]) == pytest.approx(0, abs=1e-12)
+    assert float(jax.grad(losses.nonsaturating_generator)(sure)[0]) == pytest.approx(-1)
+    for loss in (losses.saturating_generator, losses.nonsaturating_generator):
+        assert np.isfinite([float(loss(jnp.array([x]))) for x in (-1e4, 1e4)]).all()
+
+
+def test_feature_matching_by_hand():
+    """Differences 1, 3, 0, 0 over two pixels of two channels, and 3, 0, 0 over one pixel of three."""
+    features = [jnp.array([[[[1.0, -2.0], [5.0, 0.0]]]]), jnp.array([[[[4.0, 1.0, 1.0]]]])]
+    others = [jnp.array([[[[0.0, 1.0], [5.0, 0.0]]]]), jnp.array([[[[1.0, 1.0, 1.0]]]])]
+    assert float(losses.feature_matching(features, others)) == 4 / 4 + 3 / 3
+    assert float(losses.feature_matching(features, others, per="pixel")) == 4 / 2 + 3 / 1
+    twice = [[jnp.concatenate([f, f]) for f in maps] for maps in (features, others)]
+    assert float(losses.feature_matching(*twice)) == 2
+
+
 @pytest.mark.parametrize(("slope", "expected"), [(1.0, 0.0), (0.0, 1.0), (3.0, 4.0)])
 def test_gradient_penalty_of_a_linear_critic(slope, expected):
     """D(x) = slope * <u, x> with |u| = 1 has gradient norm |slope| everywhere."""

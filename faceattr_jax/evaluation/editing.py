@@ -206,7 +206,10 @@ def _similarity(pixels: jax.Array, reconstruction: jax.Array) -> jax.Array:
 def _notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for everything that is None."""
     notes = []
-    for attribute, cells in next(iter(results.values()))["single"].items():
+    first = next(iter(results.values()))
+    if first["untouched_change"] is None:
+        notes.append("every edit touches all of the editor's attributes; there is no untouched change or error")
+    for attribute, cells in first["single"].items():
         for direction, cell in cells.items():
             if cell["faces"] == 0:
                 has = "lacks" if direction == "adding" else "has"

@@ -38,7 +38,8 @@ def edits(config: ConfigDict, source: Source) -> Validator:
     """An editor: by the judge that the config names, and by eye on a grid.
 
     "score" is attribute accuracy minus untouched change, so that neither an editor that does nothing nor one that
-    changes everything is called the best.
+    changes everything is called the best. What could not be measured is left out: an editor of one attribute has no
+    untouched ones, so no score either.
     """
     indices = _some(config, source)
     shown = indices[:FACES]
@@ -61,13 +62,14 @@ def edits(config: ConfigDict, source: Source) -> Validator:
             editor, judge, source, method.attributes, indices,
             strength=config.evaluation.strength, combinations=(), region_faces=0,
         )["editors"]["model"]  # fmt: skip
+        accuracy, untouched_change = found["accuracy"], found["untouched_change"]
         scalars = {
-            "score": found["accuracy"] - found["untouched_change"],
-            "attribute_accuracy": found["accuracy"],
-            "untouched_change": found["untouched_change"],
+            "score": None if untouched_change is None else accuracy - untouched_change,
+            "attribute_accuracy": accuracy,
+            "untouched_change": untouched_change,
             "reconstruction_psnr": found["reconstruction"]["psnr"],
         }
-        return scalars, grids
+        return {name: value for name, value in scalars.items() if value is not None}, grids
 
     return validate
 

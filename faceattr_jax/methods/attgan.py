@@ -6,7 +6,6 @@ No ground truth exists for b != a, so three constraints stand in for it: a class
 their convolutions. Layer tables 1 and 2 live in the configs; where the paper is silent the choice is a config key.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from faceattr_jax.methods.base import (
     Carry,
     Ctx,
     EditRequest,
+    FromConfig,
     Optimizer,
     Out,
     Phase,
@@ -31,7 +31,7 @@ from faceattr_jax.methods.base import (
     adam,
     learning_rate,
 )
-from faceattr_jax.nn.blocks import LEAK, Convolutions, batch_norm, sample_norm, tile, xavier
+from faceattr_jax.nn.blocks import LEAK, Convolutions, batch_norm, instance_noise, sample_norm, tile, xavier
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 
 Layer = tuple[int, int, int]  # features, kernel, stride
@@ -127,22 +127,10 @@ def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | flo
     return jnp.where(a == b, a, towards * jnp.maximum(strength, 1.0))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttGAN:
+class AttGAN(FromConfig):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
-    config: ml_collections.ConfigDict
-    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
-    optimizers: dict[str, Optimizer]
     capabilities = frozenset({"classify", "edit", "reconstruct"})
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return tuple(self.config.attributes)
-
-    @property
-    def ema(self) -> float:
-        return self.config.ema
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -261,9 +249,8 @@ class AttGAN:
         return TARGETS[self.config.targets](key, labels, self.attributes)
 
     def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """What D and C are shown in training: images under instance noise (Sonderby et al. 2016), none by default."""
-        deviation = self.config.model.instance_noise
-        return images + deviation * jax.random.normal(key, images.shape) if deviation else images
+        """What D and C are shown in training."""
+        return instance_noise(key, images, self.config.model.instance_noise)
 
     def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)

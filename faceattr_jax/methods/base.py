@@ -124,7 +124,7 @@ class EditRequest:
     """What to change: 0/1 attributes of the images (B, n) and the wanted ones (B, n).
 
     source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
-    reconstruction, 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling).
+    reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling).
     reference: images (B, S, S, 3) of a method that edits by example.
     """
 
@@ -152,6 +152,23 @@ class Method(Protocol):
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         """Fresh variables."""
         ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromConfig:
+    """What every method takes straight from its config; the fields are those of `Method`."""
+
+    config: ml_collections.ConfigDict
+    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
+    optimizers: dict[str, Optimizer]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.config.attributes)
+
+    @property
+    def ema(self) -> float:
+        return self.config.ema
 
 
 def build(config: ml_collections.ConfigDict) -> Any:

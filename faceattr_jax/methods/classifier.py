@@ -4,7 +4,6 @@ The AttGAN paper names no network (its own reaches 90.89 % on CelebA's test set)
 their repository: pairs of 3x3 convolutions with batch norm, a pooling after each pair, one hidden layer.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from faceattr_jax.methods.base import (
     Batch,
     Carry,
     Ctx,
+    FromConfig,
     Optimizer,
     Out,
     Phase,
@@ -53,26 +53,14 @@ class Classifier(nn.Module):
         return nn.Dense(self.attributes, name="logits")(x)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttributeClassifier:
+class AttributeClassifier(FromConfig):
     """One network, one phase. ``memory/counts`` holds how often each attribute was seen present, and all faces seen.
 
     The counts weigh the rare value of each attribute up: the weight of a value of rate r is r^-balance, scaled to a
     mean of 1, so balance 0 is plain cross entropy and 1 gives both values the same total weight.
     """
 
-    config: ml_collections.ConfigDict
-    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
-    optimizers: dict[str, Optimizer]
     capabilities = frozenset({"classify"})
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return tuple(self.config.attributes)
-
-    @property
-    def ema(self) -> float:
-        return self.config.ema
 
     @property
     def stages(self) -> tuple[Stage, ...]:

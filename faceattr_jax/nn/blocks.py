@@ -26,6 +26,11 @@ def sample_norm(x: jax.Array, kind: str, *, name: str) -> jax.Array:
     return nn.LayerNorm(reduction_axes=axes, feature_axes=-1, name=name)(x)
 
 
+def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
+    """Images for a discriminator in training: under Gaussian noise (Sonderby et al. 2016), or themselves at 0."""
+    return images + deviation * jax.random.normal(key, images.shape) if deviation else images
+
+
 def tile(x: jax.Array, code: jax.Array) -> jax.Array:
     """Append a code (B, n) to the channels of x (B, H, W, C), the same at every pixel -> (B, H, W, C + n)."""
     planes = jnp.broadcast_to(code[:, None, None, :], (*x.shape[:3], code.shape[-1])).astype(x.dtype)

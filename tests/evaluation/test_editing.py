@@ -173,6 +173,22 @@ def test_results_do_not_depend_on_the_batch_size(fake: ModuleType) -> None:
     assert found(4) == found(7) == found(64) == once
 
 
+def test_an_editor_of_one_attribute_touches_all_it_has(fake: ModuleType) -> None:
+    source = fake.Drawn()
+    editors = {"model": fake.Perfect(source, names=("Male",)), "copy": CopyingEditor(("Male",))}
+    found = evaluate_editors(editors, fake.Judge(), source, ("Male",), np.arange(24))
+    assert found["editors"]["model"]["multiple"] == []
+    assert found["notes"][0] == (
+        "every edit touches all of the editor's attributes; there is no untouched change or error"
+    )
+    summary = summarize(found)
+    assert (summary["attribute_accuracy"], summary["copy_attribute_accuracy"]) == (1, 0)
+    assert summary["untouched_change"] is summary["untouched_error"] is None
+    json.dumps(found, allow_nan=False)
+    pictures, names = edits_grid(editors["model"], source.images(np.arange(2)), source.table.labels[:2, 3:], ("Male",))
+    assert (pictures.shape, names) == ((2, 3, 16, 16, 3), ["Input", "Reconstruction", "Male"])
+
+
 def test_no_change_asked_is_a_reconstruction(fake: ModuleType) -> None:
     source = fake.Drawn()
     found = evaluate_editor(

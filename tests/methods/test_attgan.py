@@ -15,6 +15,7 @@ from faceattr_jax.methods.base import Ctx, EditRequest, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
+from tests import checks
 
 TINY = {"model.width": "2", "batch_size": "4"}
 
@@ -22,18 +23,6 @@ TINY = {"model.width": "2", "batch_size": "4"}
 @functools.cache
 def tiny(spec: str = "attgan_64", **overrides: str):
     return build(configs.load(spec, {**TINY, **overrides}))
-
-
-def layer_outputs(module: nn.Module, *args, **kwargs) -> dict[str, tuple[int, ...]]:
-    """Shape of what every layer of a module returns, at full width and without computing it."""
-
-    def run(key):
-        _, state = module.init_with_output(key, *args, **kwargs, capture_intermediates=True, mutable=True)
-        return state["intermediates"]
-
-    shapes = jax.eval_shape(run, jax.random.key(0))
-    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
-    return {"/".join(p.key for p in path if hasattr(p, "key")): leaf.shape[1:] for path, leaf in flat}
 
 
 # Tables 1 and 2 of the paper: (height, channels) after each layer.
@@ -66,15 +55,15 @@ def test_every_layer_has_the_shape_of_the_papers_table(spec, variant):
     def rows(found, prefix, pattern):
         return [found[pattern.format(prefix, i)] for i in range(len(table[prefix]))]
 
-    encoder = layer_outputs(method.networks["encoder"], images)
+    encoder = checks.layer_outputs(method.networks["encoder"], images)
     for kind in ("conv", "norm"):
         assert rows(encoder, "encoder", kind + "{1}/__call__") == [(s, s, c) for s, c in table["encoder"]]
     features = [jnp.zeros((1, s, s, c)) for s, c in table["encoder"]]
-    decoder = layer_outputs(method.networks["decoder"], features, jnp.zeros((1, n)))
+    decoder = checks.layer_outputs(method.networks["decoder"], features, jnp.zeros((1, n)))
     for kind in ("deconv", "norm"):
         assert rows(decoder, "decoder", kind + "{1}/__call__") == [(s, s, c) for s, c in table["decoder"]]
     assert decoder["rgb/__call__"] == (size, size, 3)
-    discriminator = layer_outputs(method.networks["discriminator"], images)
+    discriminator = checks.layer_outputs(method.networks["discriminator"], images)
     expected = [(s, s, c) for s, c in table["discriminator"]]
     assert rows(discriminator, "discriminator", "shared/conv{1}/__call__") == expected
     for head, outputs in (("critic", 1), ("classifier", n)):
@@ -285,27 +274,7 @@ def test_edit_is_pure_under_vmap_and_grad():
 
 def test_gradients_agree_between_one_device_and_eight():
     method = tiny(batch_size="8")
-    stage = method.stages[0]
-    data = batch(count=8)
-    found = []
-    for count in (1, 8):
-        mesh = distributed.mesh(jax.devices()[:count])
-        executor = Executor(method, stage, seed=0, mesh=mesh)
-        spec = jax.sharding.PartitionSpec
-        everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec("data")))
-        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
-        found.append(
-            {
-                phase.name: jax.device_get(
-                    jax.jit(
-                        lambda s, b, p=phase, e=executor: e.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32))[0],
-                        in_shardings=(everywhere, split),
-                        out_shardings=everywhere,
-                    )(state, data)
-                )
-                for phase in stage.phases
-            }
-        )
+    found = [checks.gradients(method, batch(count=8), devices) for devices in (1, 8)]
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3)

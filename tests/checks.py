@@ -1,0 +1,42 @@
+"""What the tests of several methods look at."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from faceattr_jax.training import distributed
+from faceattr_jax.training.state import init_state
+from faceattr_jax.training.step import Executor
+
+
+def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of what every layer of a module returns, at full width and without computing it."""
+
+    def run(key):
+        _, state = module.init_with_output(key, *args, **kwargs, capture_intermediates=True, mutable=True)
+        return state["intermediates"]
+
+    shapes = jax.eval_shape(run, jax.random.key(0))
+    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    return {"/".join(p.key for p in path if hasattr(p, "key")): leaf.shape[1:] for path, leaf in flat}
+
+
+def gradients(method: Any, data: Any, devices: int = 1, **options: Any) -> dict[str, Any]:
+    """Phase -> optimizer -> gradients at the fresh state of the first stage, `data` split over so many devices.
+
+    options: of `jax.jit`.
+    """
+    mesh = distributed.mesh(jax.devices()[:devices])
+    executor = Executor(method, method.stages[0], seed=0, mesh=mesh)
+    everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
+    state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+    compiled = functools.partial(jax.jit, in_shardings=(everywhere, split), out_shardings=everywhere, **options)
+    return {
+        phase.name: jax.device_get(
+            compiled(lambda s, b, p=phase: executor.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32))[0])(state, data)
+        )
+        for phase in method.stages[0].phases
+    }
