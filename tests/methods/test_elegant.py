@@ -13,8 +13,10 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.methods import elegant
 from faceattr_jax.methods.base import Ctx, EditRequest, build
 from faceattr_jax.training import distributed
+from faceattr_jax.training.loop import train
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
+from tests import runs
 from tests.methods.test_attgan import layer_outputs
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
@@ -65,7 +67,7 @@ def float_batch():
     }
 
 
-def faces(count: int = 1):
+def pictures(count: int = 1):
     """images and one or several sets of references, float."""
     rng = np.random.default_rng(1)
     return [jnp.asarray(rng.uniform(-1, 1, (2, SIZE, SIZE, 3)), jnp.float32) for _ in range(1 + count)]
@@ -113,6 +115,12 @@ def test_every_layer_has_the_shape_of_the_table(variant):
         assert params[name]["conv0"]["kernel"].shape == (3, 3, 3 + 2, 64)
         assert params[name]["fc"]["kernel"].shape == (512 * side**2, 1)
     assert {leaf.shape for n in params for k, v in params[n].items() if "norm" in k for leaf in v.values()} == {()}
+
+
+def test_norm_of_the_last_layer_is_a_choice():
+    method = build(configs.load("elegant_256", {"model.rgb_norm": "true"}))
+    features = [jnp.zeros((1, s, s, c)) for s, c in ENCODER]
+    assert layer_outputs(method.networks["decoder"], features[-1], features)["rgb_norm/__call__"] == (256, 256, 3)
 
 
 def test_variants():
@@ -212,7 +220,7 @@ def test_exchange():
 
 def test_exchange_of_codes_twice_gives_the_first_codes_back():
     method = tiny()
-    variables, (images, references) = variables_of(method), faces()
+    variables, (images, references) = variables_of(method), pictures()
     own, other = (compiled(method.encode)(variables, x)[-1] for x in (images, references))
     mask = method.channels(jnp.array([1, 0, 1]))
     np.testing.assert_array_equal(mask, method.parts[0] | method.parts[2])
@@ -223,7 +231,7 @@ def test_exchange_of_codes_twice_gives_the_first_codes_back():
 
 def test_skips_are_those_of_the_edited_image_and_sums_are_clipped():
     method = tiny()
-    variables, (images, references) = variables_of(method), faces()
+    variables, (images, references) = variables_of(method), pictures()
     features, others = (compiled(method.encode)(variables, x) for x in (images, references))
     mask = jnp.array([0, 1, 0])
     swapped = compiled(method.swap)(variables, images, references, mask)
@@ -329,7 +337,7 @@ def test_one_compiled_function_for_all_attributes():
     assert len(found) == N
     assert objective._cache_size() == 1
     swap = compiled(method.swap)
-    images, references = faces()
+    images, references = pictures()
     results = [np.asarray(swap(variables, images, references, jnp.arange(N) == i)) for i in range(N)]
     assert swap._cache_size() == 1
     assert not np.array_equal(results[0], results[1])
@@ -400,7 +408,7 @@ def test_gradients_agree_between_one_device_and_eight():
 
 def test_edit_with_the_image_itself_as_reference_is_the_reconstruction():
     method = tiny()
-    variables, (images, references) = variables_of(method), faces()
+    variables, (images, references) = variables_of(method), pictures()
     labels = jnp.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
     edit = compiled(method.edit)
     reconstruction = compiled(method.reconstruct)(variables, images, labels)
@@ -419,7 +427,7 @@ def test_edit_with_the_image_itself_as_reference_is_the_reconstruction():
 
 def test_an_edit_needs_a_reference_and_the_source_attributes():
     method = tiny()
-    (images, references), labels = faces(), jnp.zeros((2, N))
+    (images, references), labels = pictures(), jnp.zeros((2, N))
     with pytest.raises(UserError, match="give a reference"):
         method.edit({}, images, EditRequest(target=labels, source=labels))
     with pytest.raises(UserError, match="give the source attributes"):
@@ -428,7 +436,7 @@ def test_an_edit_needs_a_reference_and_the_source_attributes():
 
 def test_swap_from_several_references_and_for_each_image():
     method = tiny()
-    variables, (images, *references) = variables_of(method), faces(2)
+    variables, (images, *references) = variables_of(method), pictures(2)
     encode, decode = compiled(method.encode), compiled(method.decode)
     features = encode(variables, images)
     codes = [encode(variables, r)[-1] for r in references]
@@ -449,7 +457,7 @@ def test_swap_from_several_references_and_for_each_image():
 
 def test_linear_goes_from_the_reconstruction_to_the_swap():
     method = tiny()
-    variables, (images, references) = variables_of(method), faces()
+    variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([0, 1, 0])
     frames = compiled(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
     assert frames.shape == (3, *images.shape)
@@ -463,7 +471,7 @@ def test_linear_goes_from_the_reconstruction_to_the_swap():
 
 def test_matrix_of_references_is_bilinear_between_four_codes():
     method = tiny()
-    variables, (images, *references) = variables_of(method), faces(3)
+    variables, (images, *references) = variables_of(method), pictures(3)
     mask = jnp.array([0, 1, 0])
     places = jnp.array([0.0, 0.5, 1.0])
     down = jnp.array([0.0, 1.0])
@@ -481,7 +489,7 @@ def test_matrix_of_references_is_bilinear_between_four_codes():
 
 def test_matrix_of_attributes():
     method = tiny()
-    variables, (images, *references) = variables_of(method), faces(2)
+    variables, (images, *references) = variables_of(method), pictures(2)
     masks = jnp.array([[1, 0, 0], [0, 0, 1]])
     places = jnp.array([0.0, 1.0])
     stacked = jnp.stack(references)
@@ -496,7 +504,7 @@ def test_matrix_of_attributes():
 
 def test_swap_is_pure_under_vmap_and_grad():
     method = tiny()
-    variables, (images, references) = variables_of(method), faces()
+    variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([1, 0, 1])
     together = compiled(method.swap)(variables, images, references, mask)
 
@@ -507,3 +515,18 @@ def test_swap_is_pure_under_vmap_and_grad():
     gradient = compiled(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):
+    """And the loop draws opposite pairs, and shows swaps on a grid."""
+    one = distributed.mesh(jax.devices()[:1])
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    settings = {"model.width": 2, "image_size": 32, "batch_size": 2, "evaluation.images": 8, "train.evaluate_every": 0}
+    ends = []
+    for workdir, lengths in (("whole", (4,)), ("resumed", (2, 4))):
+        for iterations in lengths:
+            changes = {"train.iterations": iterations}
+            state = train(runs.changed("elegant_128:synthetic", settings, faces, changes), tmp_path / workdir)
+        ends.append(jax.device_get(state))
+        assert list((tmp_path / workdir).glob("**/*swaps*.png"))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
