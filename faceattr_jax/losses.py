@@ -12,9 +12,24 @@ def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(prediction - target))
 
 
+def l2(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean squared error (the released code's reading of ELEGANT eq. 10)."""
+    return jnp.mean((prediction - target) ** 2)
+
+
 def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.Array | float = 1.0) -> jax.Array:
     """Mean binary cross entropy of logits against 0/1 labels of the same shape (AttGAN eqs. 7 and 9)."""
     return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
+
+
+def gan_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-E log D(real) - E log(1 - D(fake)), D the sigmoid of the given logits (ELEGANT eqs. 7 and 8)."""
+    return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
+
+
+def gan_generator(fake: jax.Array) -> jax.Array:
+    """-E log D(fake), D the sigmoid of the given logits: the non-saturating loss (ELEGANT eq. 11)."""
+    return jnp.mean(jax.nn.softplus(-fake))
 
 
 def wasserstein_critic(real: jax.Array, fake: jax.Array) -> jax.Array:

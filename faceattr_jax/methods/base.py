@@ -186,8 +186,8 @@ def adam(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
 def learning_rate(config: ml_collections.ConfigDict) -> Schedule:
     """`config.optimizer.learning_rate` under `config.optimizer.schedule`, in iterations.
 
-    ``()`` is constant; ``("step", at, factor)`` multiplies once; ``("linear", start, stop)`` falls from full at
-    `start` to 0 at `stop`.
+    ``()`` is constant; ``("step", at, factor)`` multiplies once, ``("exponential", every, factor)`` after every
+    `every` iterations; ``("linear", start, stop)`` falls from full at `start` to 0 at `stop`.
     """
     rate = config.optimizer.learning_rate
     match tuple(config.optimizer.schedule):
@@ -195,10 +195,12 @@ def learning_rate(config: ml_collections.ConfigDict) -> Schedule:
             return optax.constant_schedule(rate)
         case ("step", int(at), float(factor)):
             return optax.piecewise_constant_schedule(rate, {at: factor})
+        case ("exponential", int(every), float(factor)):
+            return optax.exponential_decay(rate, every, factor, staircase=True)
         case ("linear", int(start), int(stop)):
             return optax.linear_schedule(rate, 0.0, stop - start, start)
         case other:
             raise ValueError(
-                f"config.optimizer.schedule is {other!r}; it must be (), ('step', at, factor) or "
-                "('linear', start, stop)"
+                f"config.optimizer.schedule is {other!r}; it must be (), ('step', at, factor), "
+                "('exponential', every, factor) or ('linear', start, stop)"
             )

@@ -55,6 +55,12 @@ class Convolutions(nn.Module):
         return x
 
 
+def mean_pool(x: jax.Array, factor: int) -> jax.Array:
+    """Mean over squares of factor x factor pixels (B, H, W, C) -> (B, H / factor, W / factor, C)."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean((2, 4))
+
+
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 maximum with stride 2 (B, H, W, C) -> (B, H // 2, W // 2, C), cropping an odd last row or column.
 

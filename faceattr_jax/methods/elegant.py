@@ -1,0 +1,426 @@
+"""ELEGANT: exchanging latent encodings with GAN for transferring multiple face attributes (Xiao, Hong, Ma; ECCV 2018).
+
+An encoder turns a face into a code whose channels are divided among the attributes. Two faces A and B that differ in
+attribute i exchange part i of their codes (eq. 2), and a decoder turns the exchanged code, beside the face's own, into
+a residual that is added to the face (eqs. 3-4): C is A with B's value of attribute i, in B's style, and D the reverse.
+Two discriminators, at full and at half size, see images with labels (eqs. 5-9); with its own code every face must come
+back (eq. 10). Training takes the attributes in turn, one an iteration. Where the paper is silent or its code differs
+the choice is a config key.
+
+Codes are (B, h, w, C), features the encoder's outputs with the code last, images (B, S, S, 3) in [-1, 1].
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from faceattr_jax import losses
+from faceattr_jax.data import sampling
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import (
+    Batch,
+    Carry,
+    Ctx,
+    EditRequest,
+    Optimizer,
+    Out,
+    Phase,
+    Stage,
+    Variables,
+    adam,
+    learning_rate,
+)
+from faceattr_jax.nn.blocks import LEAK, mean_pool, tile
+from faceattr_jax.nn.conv import Conv, ConvTranspose
+
+KERNEL, STRIDE = 3, 2
+# PyTorch's padding of 1 (and output padding of 1): a stride of 2 exactly halves (doubles) an even size.
+PADDING = ((1, 1), (1, 1))
+TRANSPOSED_PADDING = ((1, 2), (1, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Initial values: kernels from N(0, deviation^2), biases from U(-b, b) with b = bias / sqrt(fan in)."""
+
+    deviation: float
+    bias: float
+
+    @property
+    def kernel(self) -> nn.initializers.Initializer:
+        return nn.initializers.normal(self.deviation)
+
+    def biases(self, channels: int) -> Callable[..., jax.Array]:
+        bound = self.bias / (channels * KERNEL**2) ** 0.5
+        return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class L2Norm(nn.Module):
+    """Every pixel's channels divided by their L2 norm, times a learned scale, plus a learned shift: two scalars."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones_init(), ())
+        shift = self.param("shift", nn.initializers.zeros_init(), ())
+        squared = jnp.sum(x**2, axis=-1, keepdims=True)
+        # x / max(norm, 1e-12); the bound under the root keeps the gradient finite at a norm of 0.
+        return scale * (x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))) + shift
+
+
+class Encoder(nn.Module):
+    """Convolution, L2 norm, leaky ReLU per layer; each halves the size.
+
+    (B, S, S, 3) -> the output of every layer, the code last: at 256 px (B, 8, 8, 512).
+    """
+
+    widths: Sequence[int]
+    start: Start
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> list[jax.Array]:
+        x = images
+        features = []
+        for i, width in enumerate(self.widths):
+            x = nn.leaky_relu(L2Norm(name=f"norm{i}")(_conv(x, width, self.start, f"conv{i}")), LEAK)
+            features.append(x)
+        return features
+
+
+class Decoder(nn.Module):
+    """From [code, own code] to a residual image (B, S, S, 3) in [-2, 2].
+
+    Transposed convolution, L2 norm and activation per layer, each doubling the size, after which the feature of that
+    size is added; the last layer ends in 2 tanh. features: of the image that is edited. activation: ``"leaky_relu"``
+    (the paper) or ``"relu"`` (its code).
+    """
+
+    activation: str
+    rgb_norm: bool
+    start: Start
+
+    @nn.compact
+    def __call__(self, code: jax.Array, features: Sequence[jax.Array]) -> jax.Array:
+        *skips, own = features
+        x = jnp.concatenate([code, own], axis=-1)
+        for i, skip in enumerate(reversed(skips)):
+            x = L2Norm(name=f"norm{i}")(_conv_transpose(x, skip.shape[-1], self.start, f"deconv{i}"))
+            x = (nn.relu(x) if self.activation == "relu" else nn.leaky_relu(x, LEAK)) + skip
+        x = _conv_transpose(x, 3, self.start, "rgb")
+        if self.rgb_norm:
+            x = L2Norm(name="rgb_norm")(x)
+        return 2.0 * jnp.tanh(x)
+
+
+class Discriminator(nn.Module):
+    """Images (B, S, S, 3), reduced by `pool`, with labels (B, n) at every pixel -> logits (B,) of being real."""
+
+    widths: Sequence[int]
+    pool: int
+    start: Start
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        x = tile(mean_pool(images, self.pool), labels)
+        for i, width in enumerate(self.widths):
+            x = nn.leaky_relu(L2Norm(name=f"norm{i}")(_conv(x, width, self.start, f"conv{i}")), LEAK)
+        return nn.Dense(1, kernel_init=self.start.kernel, name="fc")(x.reshape(x.shape[0], -1))[:, 0]
+
+
+def _conv(x: jax.Array, width: int, start: Start, name: str) -> jax.Array:
+    biases = start.biases(x.shape[-1])
+    return Conv(width, KERNEL, STRIDE, PADDING, kernel_init=start.kernel, bias_init=biases, name=name)(x)
+
+
+def _conv_transpose(x: jax.Array, width: int, start: Start, name: str) -> jax.Array:
+    biases = start.biases(width)  # PyTorch, whose default this is, counts a transposed layer's fan in by its outputs
+    return ConvTranspose(
+        width, KERNEL, STRIDE, TRANSPOSED_PADDING, kernel_init=start.kernel, bias_init=biases, name=name
+    )(x)
+
+
+def parts(channels: int, attributes: int) -> np.ndarray:
+    """Which channels of a code hold which attribute, bool (n, C).
+
+    The bounds are multiples of C / n, halves rounded to even: any n <= C will do. Raises ValueError for a larger one.
+    """
+    if attributes > channels:
+        raise ValueError(f"a code of {channels} channels cannot be divided among {attributes} attributes")
+    bounds = [round(channels / attributes * i) for i in range(attributes + 1)]
+    places = np.arange(channels)
+    return np.stack([(low <= places) & (places < high) for low, high in itertools.pairwise(bounds)])
+
+
+def exchange(a: jax.Array, b: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`a` with b's channels where `mask`, and `b` with a's (eq. 2). Exchanging twice gives a and b back.
+
+    a, b: (B, ..., C), codes or labels. mask: bool, (C,) or one for each sample (B, C).
+    """
+    mask = mask.reshape(*mask.shape[:-1], *(1,) * (a.ndim - mask.ndim), mask.shape[-1])
+    return jnp.where(mask, b, a), jnp.where(mask, a, b)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ELEGANT:
+    """The method: see the module's docstring, and `methods.base.Method` for the fields."""
+
+    config: ml_collections.ConfigDict
+    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
+    optimizers: dict[str, Optimizer]
+    parts: np.ndarray  # (n, C), see `parts`
+    capabilities = frozenset({"edit", "reconstruct", "swap"})
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.config.attributes)
+
+    @property
+    def ema(self) -> float:
+        return self.config.ema
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        # Both phases see one batch: the generator's update meets the fakes that the discriminators were shown.
+        phases = (
+            Phase("discriminators", ("discriminators",), self.discriminators_objective),
+            Phase("generator", ("generator",), self.generator_objective),
+        )
+        iterations, cycle = self.config.train.iterations, len(self.attributes)
+        return (Stage("train", iterations, phases, sampler=sampling.opposite_pairs, cycle=cycle),)
+
+    def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
+        images = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
+        labels = jnp.zeros((1, len(self.attributes)))
+        keys = jax.random.split(key, 4)
+        encoder = self.networks["encoder"].init(keys[0], images)
+        features = jax.eval_shape(lambda v: self.networks["encoder"].apply(v, images), encoder)
+        features = jax.tree.map(lambda f: jnp.zeros(f.shape, f.dtype), features)
+        found = {
+            "encoder": encoder,
+            "decoder": self.networks["decoder"].init(keys[1], features[-1], features),
+            "discriminator1": self.networks["discriminator1"].init(keys[2], images, labels),
+            "discriminator2": self.networks["discriminator2"].init(keys[3], images, labels),
+        }
+        return {"params": {network: variables["params"] for network, variables in found.items()}}
+
+    # Inference.
+
+    def encode(self, variables: Variables, images: jax.Array) -> list[jax.Array]:
+        """z = Enc(x), eq. 1, last of the features, which the decoder's shortcuts take."""
+        return self.networks["encoder"].apply(_of(variables, "encoder"), images)
+
+    def decode(
+        self, variables: Variables, images: jax.Array, features: Sequence[jax.Array], code: jax.Array
+    ) -> jax.Array:
+        """x + Dec([code, own code]), eqs. 3-4, clipped to [-1, 1]; features: of the images themselves."""
+        residual = self.networks["decoder"].apply(_of(variables, "decoder"), code, features)
+        return jnp.clip(images + residual, -1.0, 1.0)
+
+    def channels(self, mask: jax.Array) -> jax.Array:
+        """The channels of some attributes: 0/1 or bool (..., n) -> bool (..., C)."""
+        return jnp.any((jnp.asarray(mask) != 0)[..., None] & self.parts, axis=-2)
+
+    def swapped_code(
+        self, variables: Variables, features: Sequence[jax.Array], references: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """The code of `features` with the parts of `mask` from the references; arguments as in `swap`."""
+        if references.ndim == 4:
+            references, mask = references[None], jnp.asarray(mask)[None]
+        code = features[-1]
+        for images, own in zip(references, self.channels(mask), strict=True):
+            code, _ = exchange(code, self.encode(variables, images)[-1], own)
+        return code
+
+    def swap(self, variables: Variables, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        """The images with the attributes of `mask` as their references wear them, (B, S, S, 3).
+
+        references: (B, S, S, 3), or (R, B, S, S, 3) for R references of each image. mask: what to take from the
+        reference, 0/1 or bool (n,), or (B, n) for each image; with R references (R, n) or (R, B, n), of which later
+        ones win.
+        """
+        features = self.encode(variables, images)
+        return self.decode(variables, images, features, self.swapped_code(variables, features, references, mask))
+
+    def linear(
+        self, variables: Variables, images: jax.Array, references: jax.Array, mask: jax.Array, steps: jax.Array
+    ) -> jax.Array:
+        """From the own code, at step 0, straight to the swapped one, at 1: steps (T,) -> (T, B, S, S, 3)."""
+        features = self.encode(variables, images)
+        swapped = self.swapped_code(variables, features, references, mask)
+        return self._mixtures(variables, images, features, [swapped], jnp.asarray(steps)[:, None])
+
+    def matrix_of_references(
+        self,
+        variables: Variables,
+        images: jax.Array,
+        references: jax.Array,
+        mask: jax.Array,
+        down: jax.Array,
+        right: jax.Array,
+    ) -> jax.Array:
+        """One choice of attributes as three references wear it, bilinearly between: (V, U, B, S, S, 3).
+
+        references: (3, B, S, S, 3), for the corners upper right, lower left and lower right; the upper left one is
+        the image's own. mask: as in `swap` with one reference. down (V,), right (U,): places in [0, 1].
+        """
+        features = self.encode(variables, images)
+        codes = [self.swapped_code(variables, features, reference, mask) for reference in references]
+        v, u = jnp.meshgrid(jnp.asarray(down), jnp.asarray(right), indexing="ij")
+        return self._mixtures(variables, images, features, codes, jnp.stack([(1 - v) * u, v * (1 - u), v * u], -1))
+
+    def matrix_of_attributes(
+        self,
+        variables: Variables,
+        images: jax.Array,
+        references: jax.Array,
+        masks: jax.Array,
+        down: jax.Array,
+        right: jax.Array,
+    ) -> jax.Array:
+        """Two attributes, each from a reference of its own and along an axis of its own: (V, U, B, S, S, 3).
+
+        references: (2, B, S, S, 3) and masks: (2, n) or (2, B, n), for downwards and rightwards. down (V,), right
+        (U,): places in [0, 1]; at (1, 1) both are swapped.
+        """
+        features = self.encode(variables, images)
+        codes = [self.swapped_code(variables, features, *pair) for pair in zip(references, masks, strict=True)]
+        weights = jnp.stack(jnp.meshgrid(jnp.asarray(down), jnp.asarray(right), indexing="ij"), -1)
+        return self._mixtures(variables, images, features, codes, weights)
+
+    def _mixtures(
+        self,
+        variables: Variables,
+        images: jax.Array,
+        features: Sequence[jax.Array],
+        codes: Sequence[jax.Array],
+        weights: jax.Array,
+    ) -> jax.Array:
+        """The images decoded from mixtures of K codes with `weights` (..., K); the own code gets what is left of 1."""
+        own = features[-1]
+        moves = jnp.stack([code - own for code in codes])
+
+        def mixture(row: jax.Array) -> jax.Array:
+            return self.decode(variables, images, features, own + jnp.tensordot(row, moves, 1))
+
+        flat = jax.vmap(mixture)(weights.reshape(-1, len(codes)).astype(images.dtype))
+        return flat.reshape(*weights.shape[:-1], *images.shape)
+
+    def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
+        """Every attribute whose target differs from the source, as the request's reference wears it.
+
+        The reference must have the target values: only its code is looked at. At strength 0 this is the
+        reconstruction, at 1 the swap, between and beyond on the straight line through the two codes. Raises UserError
+        for a request without a reference or without the source attributes, which ELEGANT has nothing to read with.
+        """
+        if request.reference is None:
+            raise UserError(
+                "an ELEGANT model edits by example: give a reference, a face that has the wanted attributes"
+            )
+        if request.source is None:
+            raise UserError("an ELEGANT model cannot read a face's attributes: give the source attributes")
+        features = self.encode(variables, images)
+        own = features[-1]
+        swapped = self.swapped_code(variables, features, request.reference, request.source != request.target)
+        return self.decode(variables, images, features, own + request.strength * (swapped - own))
+
+    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """A' = A + Dec([z_A, z_A]), eq. 3; the labels are not looked at."""
+        features = self.encode(variables, images)
+        return self.decode(variables, images, features, features[-1])
+
+    # Training. A and B are the pictures with the attribute of the iteration and those without it.
+
+    def discriminators_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
+        """min over D1, D2 of L_D1 + L_D2 (eqs. 7-9), each image with its labels, C and D with exchanged ones."""
+        pair = self._pair(variables, batch, ctx.index)
+        fakes = jax.lax.stop_gradient(self.decode(variables, pair.images, pair.features, pair.exchanged))
+        metrics = {}
+        for name in SCALES:
+            real = self._discriminate(variables, name, pair.images, pair.labels)
+            fake = self._discriminate(variables, name, fakes, pair.exchanged_labels)
+            # The paper adds A's and B's terms; a mean over both is half of that.
+            metrics[name] = 2.0 * losses.gan_discriminator(real, fake)
+            metrics[f"{name}_real"], metrics[f"{name}_fake"] = (jnp.mean(nn.sigmoid(x)) for x in (real, fake))
+        weights = self.config.loss.discriminators
+        loss = sum(weight * metrics[name] for weight, name in zip(weights, SCALES, strict=True))
+        return Out(losses={"discriminators": jnp.asarray(loss)}, metrics=metrics)
+
+    def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
+        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12)."""
+        pair = self._pair(variables, batch, ctx.index)
+        reconstructions = self.decode(variables, pair.images, pair.features, pair.features[-1])
+        fakes = self.decode(variables, pair.images, pair.features, pair.exchanged)
+        metrics = {"reconstruction": 2.0 * DISTANCES[self.config.loss.distance](reconstructions, pair.images)}
+        loss = self.config.loss.reconstruction * metrics["reconstruction"]
+        for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
+            logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
+            metrics[name] = 2.0 * losses.gan_generator(logits)
+            loss = loss + weight * metrics[name]
+        return Out(losses={"generator": loss}, metrics=metrics)
+
+    def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
+        """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
+        a, b = batch["positive"], batch["negative"]
+        images, labels = _interleave(a["images"], b["images"]), _interleave(a["labels"], b["labels"])
+        features = self.encode(variables, images)
+        chosen = jnp.arange(len(self.attributes)) == index
+        exchanged = exchange(*_separate(features[-1]), self.channels(chosen))
+        exchanged_labels = exchange(a["labels"], b["labels"], chosen)
+        return _Pair(images, labels, features, _interleave(*exchanged), _interleave(*exchanged_labels))
+
+    def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return self.networks[name].apply(_of(variables, name), images, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """B pictures with an attribute and B without, alternating (2B, ...): a device's share keeps both of a pair."""
+
+    images: jax.Array
+    labels: jax.Array
+    features: list[jax.Array]
+    exchanged: jax.Array  # z_C and z_D
+    exchanged_labels: jax.Array  # y_C and y_D
+
+
+SCALES = ("discriminator1", "discriminator2")  # full size, half size
+DISTANCES = {"l1": losses.l1, "l2": losses.l2}
+
+
+def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+
+def _separate(both: jax.Array) -> tuple[jax.Array, jax.Array]:
+    pairs = both.reshape(-1, 2, *both.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _of(variables: Variables, network: str) -> dict[str, Any]:
+    return {"params": variables["params"][network]}
+
+
+def build(config: ml_collections.ConfigDict) -> ELEGANT:
+    """ELEGANT as `config` describes it (configs/elegant_256.py says what each key means)."""
+    model = config.model
+    start = Start(model.kernel_deviation, model.bias_bound)
+    encoder, discriminator = (
+        tuple(multiple * model.width for multiple in widths) for widths in (model.encoder, model.discriminator)
+    )
+    networks = {
+        "encoder": Encoder(encoder, start),
+        "decoder": Decoder(model.decoder_activation, model.rgb_norm, start),
+        "discriminator1": Discriminator(discriminator, 1, start),
+        "discriminator2": Discriminator(discriminator, 2, start),
+    }
+    optimizers = {
+        "discriminators": Optimizer(SCALES, adam(config), learning_rate(config)),
+        "generator": Optimizer(("encoder", "decoder"), adam(config), learning_rate(config)),
+    }
+    return ELEGANT(config, networks, optimizers, parts(encoder[-1], len(config.attributes)))

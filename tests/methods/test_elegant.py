@@ -1,0 +1,532 @@
+"""ELEGANT against the paper's equations and its code's layer table."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax import config as configs
+from faceattr_jax.data import sampling
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods import elegant
+from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.training import distributed
+from faceattr_jax.training.loop import train
+from faceattr_jax.training.state import init_state
+from faceattr_jax.training.step import Executor
+from tests import runs
+from tests.methods.test_attgan import layer_outputs
+
+# Tiny networks whose compilation takes most of the time: optimise nothing.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
+NAMES = "Bangs,Eyeglasses,Male"
+SIZE, N = 32, 3
+TINY = {"model.width": "2", "model.encoder": "(1, 2, 4)", "image_size": str(SIZE), "batch_size": "2"}
+
+compiled = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+
+
+@functools.cache
+def tiny(spec: str = "elegant_256:released", **overrides: str):
+    return build(configs.load(spec, {**TINY, "attributes": NAMES, **overrides}))
+
+
+@functools.cache
+def variables_of(method):
+    """Random variables in which every layer and every scalar counts."""
+    shapes = jax.eval_shape(lambda: init_state(method, 0)).variables
+    rng = np.random.default_rng(0)
+
+    def value(path, leaf):
+        center = 1.0 if path[-1].key == "scale" else 0.0
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return jnp.asarray(rng.normal(center, fan_in**-0.5, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+@functools.cache
+def batch(count: int = 2, size: int = SIZE, n: int = N):
+    """Labels of attribute 1 alone are opposite in every pair, so that the index of a test is 1."""
+    rng = np.random.default_rng(0)
+
+    def leaf(value):
+        labels = rng.integers(0, 2, (count, n)).astype(np.float32)
+        labels[:, 1] = value
+        return {"images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), "labels": labels}
+
+    return {"positive": leaf(1.0), "negative": leaf(0.0)}
+
+
+def float_batch():
+    return {
+        side: {"images": jnp.asarray(leaf["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(leaf["labels"])}
+        for side, leaf in batch().items()
+    }
+
+
+def pictures(count: int = 1):
+    """images and one or several sets of references, float."""
+    rng = np.random.default_rng(1)
+    return [jnp.asarray(rng.uniform(-1, 1, (2, SIZE, SIZE, 3)), jnp.float32) for _ in range(1 + count)]
+
+
+def ctx(index: int = 1) -> Ctx:
+    return Ctx(jnp.int32(index), jnp.int32(index), jnp.int32(0), jax.random.key(5))
+
+
+# The released networks at 256 px: (height, channels) after each layer. The paper's discriminators have one more.
+ENCODER = [(128, 64), (64, 128), (32, 256), (16, 512), (8, 512)]
+DECODER = [(16, 512), (32, 256), (64, 128), (128, 64)]
+DISCRIMINATOR = {"": [64, 128, 256, 512, 512], "released": [64, 128, 256, 512]}
+
+
+@pytest.mark.parametrize("variant", ["", "released"])
+def test_every_layer_has_the_shape_of_the_table(variant):
+    method = build(configs.load(f"elegant_256:{variant}"))
+    images, labels = jnp.zeros((1, 256, 256, 3)), jnp.zeros((1, 2))
+
+    def rows(found, kind, count):
+        return [found[f"{kind}{i}/__call__"] for i in range(count)]
+
+    encoder = layer_outputs(method.networks["encoder"], images)
+    features = [jnp.zeros((1, s, s, c)) for s, c in ENCODER]
+    decoder = layer_outputs(method.networks["decoder"], features[-1], features)
+    for kind in ("conv", "norm"):
+        assert rows(encoder, kind, 5) == [(s, s, c) for s, c in ENCODER]
+    for kind in ("deconv", "norm"):
+        assert rows(decoder, kind, 4) == [(s, s, c) for s, c in DECODER]
+    assert decoder["rgb/__call__"] == (256, 256, 3)
+    assert "rgb_norm/__call__" not in decoder
+    for name, size in (("discriminator1", 256), ("discriminator2", 128)):
+        found = layer_outputs(method.networks[name], images, labels)
+        widths = DISCRIMINATOR[variant]
+        expected = [(size >> (i + 1), size >> (i + 1), c) for i, c in enumerate(widths)]
+        for kind in ("conv", "norm"):
+            assert rows(found, kind, len(widths)) == expected
+        assert found["fc/__call__"] == (1,)
+
+    params = jax.eval_shape(lambda: init_state(method, 0)).variables["params"]
+    assert params["decoder"]["deconv0"]["kernel"].shape == (3, 3, 1024, 512)
+    last = 256 >> len(widths)
+    for name, side in (("discriminator1", last), ("discriminator2", last // 2)):
+        assert params[name]["conv0"]["kernel"].shape == (3, 3, 3 + 2, 64)
+        assert params[name]["fc"]["kernel"].shape == (512 * side**2, 1)
+    assert {leaf.shape for n in params for k, v in params[n].items() if "norm" in k for leaf in v.values()} == {()}
+
+
+def test_norm_of_the_last_layer_is_a_choice():
+    method = build(configs.load("elegant_256", {"model.rgb_norm": "true"}))
+    features = [jnp.zeros((1, s, s, c)) for s, c in ENCODER]
+    assert layer_outputs(method.networks["decoder"], features[-1], features)["rgb_norm/__call__"] == (256, 256, 3)
+
+
+def test_variants():
+    paper, released = (configs.load(spec) for spec in ("elegant_256", "elegant_256:released"))
+    assert set(configs.differences(paper, released)) == {
+        "model.discriminator", "model.decoder_activation", "loss.reconstruction", "loss.distance", "loss.adversarial",
+        "loss.discriminators", "optimizer.weight_decay", "optimizer.schedule",
+    }  # fmt: skip
+    assert set(configs.differences(released, configs.load("elegant_128:released"))) == {"image_size"}
+    stage = build(paper).stages[0]
+    assert (stage.iterations, stage.cycle, stage.sampler) == (400_000, 2, sampling.opposite_pairs)
+    small = build(configs.load("elegant_128:synthetic"))
+    features = jax.eval_shape(lambda: small.encode(init_state(small, 0).variables, jnp.zeros((1, 64, 64, 3))))
+    assert features[-1].shape[1:3] == (4, 4)
+
+
+def test_learning_rate_falls_every_3000_rounds_of_all_attributes():
+    rate = build(configs.load("elegant_256:released")).optimizers["generator"].schedule
+    found = [rate(i) for i in (0, 5_999, 6_000, 12_000)]
+    np.testing.assert_allclose(found, [2e-4, 2e-4, 0.97 * 2e-4, 0.97**2 * 2e-4], rtol=1e-6)
+
+
+def test_initial_values():
+    """Kernels from N(0, .02^2), biases from U(-b, b) with PyTorch's b, the final bias 0, norms the identity."""
+    method = build(configs.load("elegant_256", {"model.width": "16"}))
+    params = jax.jit(method.init)(jax.random.key(0))["params"]
+    for network, layer, bound in (
+        ("encoder", "conv2", (32 * 9) ** -0.5),
+        ("decoder", "deconv1", (64 * 9) ** -0.5),
+        ("discriminator1", "conv3", (64 * 9) ** -0.5),
+    ):
+        tree = params[network][layer]
+        np.testing.assert_allclose(np.std(tree["kernel"]), 0.02, rtol=0.05)
+        biases = np.abs(tree["bias"])
+        assert 0.9 * bound < biases.max() <= bound
+        np.testing.assert_allclose(biases.mean(), bound / 2, rtol=0.3)
+    assert float(params["discriminator2"]["fc"]["bias"][0]) == 0.0
+    np.testing.assert_allclose(np.std(params["discriminator2"]["fc"]["kernel"]), 0.02, rtol=0.1)
+    assert (float(params["encoder"]["norm0"]["scale"]), float(params["encoder"]["norm0"]["shift"])) == (1.0, 0.0)
+
+
+def test_l2_norm():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x[0, 1, 2] = 0.0
+    params = {"scale": jnp.float32(1.7), "shift": jnp.float32(-0.3)}
+    expected = np.empty_like(x)
+    for b, h, w in np.ndindex(*x.shape[:3]):
+        norm = max(sum(float(v) ** 2 for v in x[b, h, w]) ** 0.5, 1e-12)
+        for c in range(5):
+            expected[b, h, w, c] = 1.7 * x[b, h, w, c] / norm - 0.3
+    np.testing.assert_allclose(elegant.L2Norm().apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda x: jnp.sum(elegant.L2Norm().apply({"params": params}, x) ** 2))(jnp.asarray(x))
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "n", "bounds"),
+    [
+        (512, 2, [0, 256, 512]),
+        (512, 3, [0, 171, 341, 512]),  # 170.67, 341.33
+        (512, 5, [0, 102, 205, 307, 410, 512]),
+        (10, 4, [0, 2, 5, 8, 10]),  # 2.5 and 7.5 go to the even neighbour
+        (6, 4, [0, 2, 3, 4, 6]),  # 1.5 and 4.5
+        (7, 1, [0, 7]),
+    ],
+)
+def test_parts_of_a_code(channels, n, bounds):
+    parts = elegant.parts(channels, n)
+    assert parts.shape == (n, channels)
+    for i in range(n):
+        np.testing.assert_array_equal(np.flatnonzero(parts[i]), np.arange(bounds[i], bounds[i + 1]))
+    np.testing.assert_array_equal(parts.sum(0), 1)
+
+
+def test_a_code_is_not_divided_among_more_attributes_than_channels():
+    with pytest.raises(ValueError, match="4 channels cannot be divided among 5"):
+        elegant.parts(4, 5)
+
+
+def test_exchange():
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(size=(2, 4, 4, 6)), jnp.float32) for _ in range(2))
+    mask = jnp.array([0, 0, 1, 1, 0, 0], bool)
+    c, d = elegant.exchange(a, b, mask)
+    np.testing.assert_array_equal(c, np.concatenate([a[..., :2], b[..., 2:4], a[..., 4:]], -1))
+    np.testing.assert_array_equal(d, np.concatenate([b[..., :2], a[..., 2:4], b[..., 4:]], -1))
+    for twice, once in zip(elegant.exchange(c, d, mask), (a, b), strict=True):
+        np.testing.assert_array_equal(twice, once)
+    own = jnp.stack([mask, ~mask])
+    c, d = elegant.exchange(a, b, own)
+    np.testing.assert_array_equal(c[1], elegant.exchange(b, a, mask)[0][1])
+    np.testing.assert_array_equal(elegant.exchange(c, d, own)[0], a)
+    labels = elegant.exchange(jnp.array([[1, 0, 1]]), jnp.array([[0, 1, 1]]), jnp.array([True, False, False]))
+    np.testing.assert_array_equal(labels[0], [[0, 0, 1]])
+    np.testing.assert_array_equal(labels[1], [[1, 1, 1]])
+
+
+def test_exchange_of_codes_twice_gives_the_first_codes_back():
+    method = tiny()
+    variables, (images, references) = variables_of(method), pictures()
+    own, other = (compiled(method.encode)(variables, x)[-1] for x in (images, references))
+    mask = method.channels(jnp.array([1, 0, 1]))
+    np.testing.assert_array_equal(mask, method.parts[0] | method.parts[2])
+    once = elegant.exchange(own, other, mask)
+    assert not np.array_equal(once[0], own)
+    np.testing.assert_array_equal(elegant.exchange(*once, mask)[0], own)
+
+
+def test_skips_are_those_of_the_edited_image_and_sums_are_clipped():
+    method = tiny()
+    variables, (images, references) = variables_of(method), pictures()
+    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
+    mask = jnp.array([0, 1, 0])
+    swapped = compiled(method.swap)(variables, images, references, mask)
+    code, _ = elegant.exchange(features[-1], others[-1], jnp.asarray(method.parts[1]))
+    own = {"params": variables["params"]["decoder"]}
+    residual = compiled(method.networks["decoder"].apply)(own, code, features)
+    assert np.abs(residual).max() <= 2.0
+    assert np.abs(images + residual).max() > 1.0
+    np.testing.assert_allclose(swapped, np.clip(images + residual, -1, 1), atol=1e-6)
+    foreign = compiled(method.networks["decoder"].apply)(own, code, [*others[:-1], features[-1]])
+    assert np.abs(foreign - residual).max() > 0.01
+
+
+def test_losses_are_the_papers_sums():
+    """Eqs. 7-12 with the released weights, by hand from the networks of A, B, C and D one by one."""
+    method = tiny()
+    variables, data = variables_of(method), float_batch()
+    a, b = data["positive"], data["negative"]
+    encode, decode = compiled(method.encode), compiled(method.decode)
+    f_a, f_b = encode(variables, a["images"]), encode(variables, b["images"])
+    part = method.parts[1]
+    z_c, z_d = np.where(part, f_b[-1], f_a[-1]), np.where(part, f_a[-1], f_b[-1])
+    y_c, y_d = np.array(a["labels"]), np.array(b["labels"])
+    y_c[:, 1], y_d[:, 1] = 0.0, 1.0
+    c, d = decode(variables, a["images"], f_a, z_c), decode(variables, b["images"], f_b, z_d)
+    mse = sum(
+        np.mean((np.asarray(decode(variables, x["images"], f, f[-1])) - x["images"]) ** 2)
+        for x, f in ((a, f_a), (b, f_b))
+    )
+
+    def score(network, images, labels):
+        own = {"params": variables["params"][network]}
+        logits = compiled(method.networks[network].apply)(own, images, labels)
+        return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+    d_losses, g_losses = [], []
+    for network in ("discriminator1", "discriminator2"):
+        real_a, real_b = score(network, a["images"], a["labels"]), score(network, b["images"], b["labels"])
+        fake_c, fake_d = score(network, c, y_c), score(network, d, y_d)
+        terms = (real_a, real_b, 1 - fake_c, 1 - fake_d)
+        d_losses.append(-sum(np.mean(np.log(p)) for p in terms))
+        g_losses.append(-np.mean(np.log(fake_c)) - np.mean(np.log(fake_d)))
+
+    out = compiled(method.discriminators_objective)(variables, data, {}, ctx())
+    expected = (d_losses[0] + 0.5 * d_losses[1]) / 4
+    np.testing.assert_allclose(out.losses["discriminators"], expected, rtol=1e-4)
+    out = compiled(method.generator_objective)(variables, data, {}, ctx())
+    np.testing.assert_allclose(out.metrics["reconstruction"], mse, rtol=1e-4)
+    np.testing.assert_allclose([out.metrics[n] for n in elegant.SCALES], g_losses, rtol=1e-4)
+    np.testing.assert_allclose(out.losses["generator"], 5 * mse + g_losses[0] + 0.5 * g_losses[1], rtol=1e-4)
+
+    paper = tiny(**{"loss.reconstruction": "1.0", "loss.distance": "l1", "loss.adversarial": "(1.0, 1.0)"})
+    out = compiled(paper.generator_objective)(variables, data, {}, ctx())
+    l1 = sum(
+        np.mean(np.abs(np.asarray(decode(variables, x["images"], f, f[-1])) - x["images"]))
+        for x, f in ((a, f_a), (b, f_b))
+    )
+    np.testing.assert_allclose(out.losses["generator"], l1 + sum(g_losses), rtol=1e-4)
+
+
+def start(method, mesh):
+    """A state as the loop makes it."""
+    return jax.jit(lambda: init_state(method, 0), out_shardings=distributed.replicated(mesh))()
+
+
+@functools.cache
+def one_device_executor(*, scan: bool = False):
+    return Executor(tiny(), tiny().stages[0], seed=0, mesh=distributed.mesh(jax.devices()[:1]), scan=scan)
+
+
+@pytest.mark.parametrize(
+    ("number", "trained"), [(0, {"discriminator1", "discriminator2"}), (1, {"encoder", "decoder"})]
+)
+def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(number, trained):
+    method, executor = tiny(), one_device_executor()
+    state = start(method, distributed.mesh(jax.devices()[:1]))
+    before = jax.device_get(state)
+    phase = executor.stage.phases[number]
+    after = jax.device_get(executor.run_phase(phase, state, [batch()], {}, 1)[0])
+    assert set(before.variables) == {"params"}
+    for network, old in before.variables["params"].items():
+        same = jax.tree.leaves(jax.tree.map(np.array_equal, old, after.variables["params"][network]))
+        assert not any(same) if network in trained else all(same), network
+    (mine,) = phase.trains
+    (other,) = method.optimizers.keys() - {mine}
+    jax.tree.map(np.testing.assert_array_equal, before.opt_states[other], after.opt_states[other])
+    counts = [leaf for leaf in jax.tree.leaves(after.opt_states[mine]) if leaf.dtype == np.int32]
+    assert counts == [1]
+
+
+def test_one_compiled_function_for_all_attributes():
+    """The index is traced: its cost is one compilation, and it chooses the part that is exchanged."""
+    executor = one_device_executor()
+    state = start(tiny(), distributed.mesh(jax.devices()[:1]))
+    for iteration in range(2 * N):
+        state, _ = executor.iterate(state, [batch()], iteration)
+    assert [update._cache_size() for update in executor._updates.values()] == [1, 1]
+
+    method = tiny()
+    variables, data = variables_of(method), float_batch()
+    objective = compiled(method.generator_objective)
+    found = {float(objective(variables, data, {}, ctx(i)).losses["generator"]) for i in range(N)}
+    assert len(found) == N
+    assert objective._cache_size() == 1
+    swap = compiled(method.swap)
+    images, references = pictures()
+    results = [np.asarray(swap(variables, images, references, jnp.arange(N) == i)) for i in range(N)]
+    assert swap._cache_size() == 1
+    assert not np.array_equal(results[0], results[1])
+
+
+def test_the_generators_fakes_are_those_that_the_discriminators_saw():
+    """The adversarial terms of an iteration's second phase are the new discriminators' on the first phase's fakes."""
+    method, executor = tiny(), one_device_executor()
+    state = start(method, distributed.mesh(jax.devices()[:1]))
+    old = jax.device_get(state.variables)
+    state, metrics = executor.iterate(state, [batch()], 1)
+    data = float_batch()
+    a, b = data["positive"], data["negative"]
+    mask = jnp.array([0, 1, 0])
+    logits = []
+    for x, y in ((a, b), (b, a)):
+        fake = compiled(method.swap)(old, x["images"], y["images"], mask)
+        labels = x["labels"].at[:, 1].set(y["labels"][:, 1])
+        new = {"params": state.variables["params"]["discriminator1"]}
+        logits.append(np.asarray(method.networks["discriminator1"].apply(new, fake, labels)))
+    expected = sum(np.mean(np.log1p(np.exp(-x))) for x in logits)
+    np.testing.assert_allclose(metrics["generator/discriminator1"], expected, rtol=1e-5)
+
+
+def test_host_dispatch_and_scan_give_the_same_numbers():
+    found = []
+    for scan in (False, True):
+        state = start(tiny(), distributed.mesh(jax.devices()[:1]))
+        history = []
+        for iteration in range(2):
+            state, metrics = one_device_executor(scan=scan).iterate(state, [batch()], iteration)
+            history.append({name: float(value) for name, value in metrics.items()})
+        found.append((jax.device_get(state.variables), history))
+    (one, first), (other, second) = found
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose([a[name] for name in b], [*b.values()], rtol=1e-4)
+
+
+def test_gradients_agree_between_one_device_and_eight():
+    method = tiny()
+    stage = method.stages[0]
+    data = batch(count=8)
+    found = []
+    for count in (1, 8):
+        mesh = distributed.mesh(jax.devices()[:count])
+        executor = Executor(method, stage, seed=0, mesh=mesh)
+        spec = jax.sharding.PartitionSpec
+        everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec("data")))
+        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+
+        def both(s, b, executor=executor):
+            where = jnp.array([1, 0, 0], jnp.int32)
+            return [executor.gradients(phase, s, b, {}, where)[0] for phase in stage.phases]
+
+        run = compiled(both, in_shardings=(everywhere, split), out_shardings=everywhere)
+        found.append(jax.device_get(run(state, data)))
+
+    def close(a, b):
+        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-2)
+
+    jax.tree.map(close, *found)
+
+
+# Inference.
+
+
+def test_edit_with_the_image_itself_as_reference_is_the_reconstruction():
+    method = tiny()
+    variables, (images, references) = variables_of(method), pictures()
+    labels = jnp.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    edit = compiled(method.edit)
+    reconstruction = compiled(method.reconstruct)(variables, images, labels)
+
+    def request(target, reference, strength=1.0):
+        return EditRequest(target=target, source=labels, strength=strength, reference=reference)
+
+    np.testing.assert_allclose(edit(variables, images, request(1 - labels, images)), reconstruction, atol=1e-6)
+    np.testing.assert_allclose(edit(variables, images, request(labels, references)), reconstruction, atol=1e-6)
+    np.testing.assert_allclose(edit(variables, images, request(1 - labels, references, 0.0)), reconstruction, atol=1e-6)
+    target = jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    swapped = compiled(method.swap)(variables, images, references, target != labels)
+    np.testing.assert_allclose(edit(variables, images, request(target, references)), swapped, atol=1e-5)
+    assert np.abs(swapped - reconstruction).max() > 0.01
+
+
+def test_an_edit_needs_a_reference_and_the_source_attributes():
+    method = tiny()
+    (images, references), labels = pictures(), jnp.zeros((2, N))
+    with pytest.raises(UserError, match="give a reference"):
+        method.edit({}, images, EditRequest(target=labels, source=labels))
+    with pytest.raises(UserError, match="give the source attributes"):
+        method.edit({}, images, EditRequest(target=labels, reference=references))
+
+
+def test_swap_from_several_references_and_for_each_image():
+    method = tiny()
+    variables, (images, *references) = variables_of(method), pictures(2)
+    encode, decode = compiled(method.encode), compiled(method.decode)
+    features = encode(variables, images)
+    codes = [encode(variables, r)[-1] for r in references]
+    first, _, last = method.parts
+    expected = np.where(first, codes[0], np.where(last, codes[1], features[-1]))
+    expected = decode(variables, images, features, expected)
+    swap = compiled(method.swap)
+    mask = jnp.array([[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_allclose(swap(variables, images, jnp.stack(references), mask), expected, atol=1e-5)
+    each = jnp.broadcast_to(mask[:, None], (2, 2, N))
+    np.testing.assert_allclose(swap(variables, images, jnp.stack(references), each), expected, atol=1e-5)
+    # The first image takes part 0, the second part 2.
+    alone = swap(variables, images, references[0], mask)
+    for row in range(2):
+        every = swap(variables, images, references[0], mask[row])
+        np.testing.assert_allclose(alone[row], every[row], atol=1e-5)
+
+
+def test_linear_goes_from_the_reconstruction_to_the_swap():
+    method = tiny()
+    variables, (images, references) = variables_of(method), pictures()
+    mask = jnp.array([0, 1, 0])
+    frames = compiled(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
+    assert frames.shape == (3, *images.shape)
+    np.testing.assert_allclose(frames[0], compiled(method.reconstruct)(variables, images), atol=1e-5)
+    np.testing.assert_allclose(frames[2], compiled(method.swap)(variables, images, references, mask), atol=1e-5)
+    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
+    between = np.where(method.parts[1], 0.75 * features[-1] + 0.25 * others[-1], features[-1])
+    expected = compiled(method.decode)(variables, images, features, between)
+    np.testing.assert_allclose(frames[1], expected, atol=1e-5)
+
+
+def test_matrix_of_references_is_bilinear_between_four_codes():
+    method = tiny()
+    variables, (images, *references) = variables_of(method), pictures(3)
+    mask = jnp.array([0, 1, 0])
+    places = jnp.array([0.0, 0.5, 1.0])
+    down = jnp.array([0.0, 1.0])
+    grid = compiled(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
+    assert grid.shape == (2, 3, *images.shape)
+    swaps = [compiled(method.swap)(variables, images, r, mask) for r in references]
+    corners = [compiled(method.reconstruct)(variables, images), *swaps]
+    for (row, column), corner in zip([(0, 0), (0, 2), (1, 0), (1, 2)], corners, strict=True):
+        np.testing.assert_allclose(grid[row, column], corner, atol=1e-5)
+    features = compiled(method.encode)(variables, images)
+    lower = [compiled(method.encode)(variables, r)[-1] for r in references[1:]]
+    code = np.where(method.parts[1], (lower[0] + lower[1]) / 2, features[-1])
+    np.testing.assert_allclose(grid[1, 1], compiled(method.decode)(variables, images, features, code), atol=1e-5)
+
+
+def test_matrix_of_attributes():
+    method = tiny()
+    variables, (images, *references) = variables_of(method), pictures(2)
+    masks = jnp.array([[1, 0, 0], [0, 0, 1]])
+    places = jnp.array([0.0, 1.0])
+    stacked = jnp.stack(references)
+    grid = compiled(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
+    assert grid.shape == (2, 2, *images.shape)
+    swap = compiled(method.swap)
+    np.testing.assert_allclose(grid[0, 0], compiled(method.reconstruct)(variables, images), atol=1e-5)
+    np.testing.assert_allclose(grid[1, 0], swap(variables, images, references[0], masks[0]), atol=1e-5)
+    np.testing.assert_allclose(grid[0, 1], swap(variables, images, references[1], masks[1]), atol=1e-5)
+    np.testing.assert_allclose(grid[1, 1], swap(variables, images, stacked, masks), atol=1e-5)
+
+
+def test_swap_is_pure_under_vmap_and_grad():
+    method = tiny()
+    variables, (images, references) = variables_of(method), pictures()
+    mask = jnp.array([1, 0, 1])
+    together = compiled(method.swap)(variables, images, references, mask)
+
+    def one(image, reference):
+        return method.swap(variables, image[None], reference[None], mask)[0]
+
+    np.testing.assert_allclose(compiled(jax.vmap(one))(images, references), together, atol=1e-5)
+    gradient = compiled(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):
+    """And the loop draws opposite pairs, and shows swaps on a grid."""
+    one = distributed.mesh(jax.devices()[:1])
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    settings = {"model.width": 2, "image_size": 32, "batch_size": 2, "evaluation.images": 8, "train.evaluate_every": 0}
+    ends = []
+    for workdir, lengths in (("whole", (4,)), ("resumed", (2, 4))):
+        for iterations in lengths:
+            changes = {"train.iterations": iterations}
+            state = train(runs.changed("elegant_128:synthetic", settings, faces, changes), tmp_path / workdir)
+        ends.append(jax.device_get(state))
+        assert list((tmp_path / workdir).glob("**/*swaps*.png"))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
