@@ -22,16 +22,6 @@ def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.
     return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
-def gan_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """-E log D(real) - E log(1 - D(fake)), D the sigmoid of the given logits (ELEGANT eqs. 7 and 8)."""
-    return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
-
-
-def gan_generator(fake: jax.Array) -> jax.Array:
-    """-E log D(fake), D the sigmoid of the given logits: the non-saturating loss (ELEGANT eq. 11)."""
-    return jnp.mean(jax.nn.softplus(-fake))
-
-
 def wasserstein_critic(real: jax.Array, fake: jax.Array) -> jax.Array:
     """-E D(real) + E D(fake) (AttGAN eq. 11)."""
     return jnp.mean(fake) - jnp.mean(real)

@@ -29,6 +29,7 @@ from faceattr_jax.methods.base import (
     Carry,
     Ctx,
     EditRequest,
+    FromConfig,
     Optimizer,
     Out,
     Phase,
@@ -167,22 +168,11 @@ def exchange(a: jax.Array, b: jax.Array, mask: jax.Array) -> tuple[jax.Array, ja
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ELEGANT:
+class ELEGANT(FromConfig):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
-    config: ml_collections.ConfigDict
-    networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
-    optimizers: dict[str, Optimizer]
     parts: np.ndarray  # (n, C), see `parts`
     capabilities = frozenset({"edit", "reconstruct", "swap"})
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return tuple(self.config.attributes)
-
-    @property
-    def ema(self) -> float:
-        return self.config.ema
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -360,7 +350,7 @@ class ELEGANT:
         loss = self.config.loss.reconstruction * metrics["reconstruction"]
         for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
-            metrics[name] = 2.0 * losses.gan_generator(logits)
+            metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
         return Out(losses={"generator": loss}, metrics=metrics)
 
