@@ -26,6 +26,11 @@ def sample_norm(x: jax.Array, kind: str, *, name: str) -> jax.Array:
     return nn.LayerNorm(reduction_axes=axes, feature_axes=-1, name=name)(x)
 
 
+def norm(x: jax.Array, kind: str, momentum: float, train: bool, *, name: str) -> jax.Array:
+    """``"batch"``: `batch_norm`; else `sample_norm` of that kind, which has no statistics to move."""
+    return batch_norm(momentum, train, name=name)(x) if kind == "batch" else sample_norm(x, kind, name=name)
+
+
 def tile(x: jax.Array, code: jax.Array) -> jax.Array:
     """Append a code (B, n) to the channels of x (B, H, W, C), the same at every pixel -> (B, H, W, C + n)."""
     planes = jnp.broadcast_to(code[:, None, None, :], (*x.shape[:3], code.shape[-1])).astype(x.dtype)
