@@ -2,8 +2,8 @@
 
     faceattr train --config=attgan_quickstart --workdir=runs/quickstart/attgan
 
-The paper's losses and kinds of layers, at a size that two CPU cores train while a person watches: three layers and two
-skips, small batches, and targets that ask for every attribute equally often.
+The paper's losses at a size that two CPU cores train while a person watches: three layers and two skips, small batches
+and hence layer norm, and targets that ask for every attribute equally often.
 """
 
 from ml_collections import ConfigDict
