@@ -46,6 +46,8 @@ def common(variant: str) -> ConfigDict:
             "decoder": (),
             "rgb": (),  # kernel and stride of the decoder's last layer
             "discriminator": (),
+            # Of encoder and decoder. "layer" normalises each face by itself: a small batch's statistics are noisy.
+            "generator_norm": "batch",
             "norm": "layer",  # of the discriminator's convolutions; the code has "instance"
             "fc_norm": True,  # layer norm in the heads, too; the code has none
             "code": "zero_one",  # what the decoder is fed: 0/1; the code has -0.5/0.5 ("half"), then -1/1 ("one")

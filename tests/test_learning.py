@@ -22,8 +22,8 @@ def learned(tmp_path_factory):
 def learn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learned")
     common = {"attributes": ATTRIBUTES, "data.path": "synthetic:1800", "evaluation.images": "64"}
-    common["model.batch_norm_momentum"] = "0.9"  # the averages of a short run
     judge = {"train.iterations": "120", "optimizer.schedule": "()", "train.log_every": "40"}
+    judge["model.batch_norm_momentum"] = "0.9"  # the averages of a short run
     train(configs.load("classifier_synthetic", {**common, **judge}), folder / "judge")
     # Weights that favour edits over fine detail, for which so short a run has no time.
     editor = {"model.width": "16", "train.iterations": "350", "optimizer.schedule": "()"}

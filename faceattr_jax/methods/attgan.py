@@ -31,19 +31,20 @@ from faceattr_jax.methods.base import (
     adam,
     learning_rate,
 )
-from faceattr_jax.nn.blocks import LEAK, Convolutions, batch_norm, instance_noise, sample_norm, tile, xavier
+from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 
 Layer = tuple[int, int, int]  # features, kernel, stride
 
 
 class Encoder(nn.Module):
-    """G_enc: convolution, batch norm, leaky ReLU per layer.
+    """G_enc: convolution, batch norm (or another `blocks.norm`), leaky ReLU per layer.
 
     (B, S, S, 3) -> the output of every layer, the latent z last: at 128 px (B, 4, 4, 1024).
     """
 
     layers: Sequence[Layer]
+    norm: str
     momentum: float
 
     @nn.compact
@@ -51,13 +52,13 @@ class Encoder(nn.Module):
         features = [images]
         for i, (width, kernel, stride) in enumerate(self.layers):
             x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(features[-1])
-            x = batch_norm(self.momentum, train, name=f"norm{i}")(x)
+            x = norm(x, self.norm, self.momentum, train, name=f"norm{i}")
             features.append(nn.leaky_relu(x, LEAK))
         return features[1:]
 
 
 class Decoder(nn.Module):
-    """G_dec: transposed convolution, batch norm, ReLU per layer; the last layer is `rgb` with tanh.
+    """G_dec: transposed convolution, norm as in the encoder, ReLU per layer; the last layer is `rgb` with tanh.
 
     features: the encoder's outputs; code: (B, n). After layer i < skips the encoder's output of the same size joins
     the channels, and after layer i < injections the tiled code does once more. -> (B, S, S, 3) in [-1, 1].
@@ -65,6 +66,7 @@ class Decoder(nn.Module):
 
     layers: Sequence[Layer]
     rgb: tuple[int, int]  # kernel, stride
+    norm: str
     momentum: float
     skips: int = 0
     injections: int = 0
@@ -74,7 +76,7 @@ class Decoder(nn.Module):
         x = tile(features[-1], code)
         for i, (width, kernel, stride) in enumerate(self.layers):
             x = ConvTranspose(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"deconv{i}")(x)
-            x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(x))
+            x = nn.relu(norm(x, self.norm, self.momentum, train, name=f"norm{i}"))
             if i < self.skips:
                 x = jnp.concatenate([x, features[-2 - i]], axis=-1)
             if i < self.injections:
@@ -162,7 +164,7 @@ class AttGAN(FromConfig):
                 "decoder": decoder["params"],
                 "discriminator": discriminator["params"],
             },
-            "batch_stats": {"encoder": encoder["batch_stats"], "decoder": decoder["batch_stats"]},
+            "batch_stats": {"encoder": encoder.get("batch_stats", {}), "decoder": decoder.get("batch_stats", {})},
         }
 
     # Inference.
@@ -259,7 +261,7 @@ class AttGAN(FromConfig):
         features, new = self.networks["encoder"].apply(
             _of(variables, "encoder"), images, train=True, mutable=["batch_stats"]
         )
-        return features, new["batch_stats"]
+        return features, new.get("batch_stats", {})
 
     def _train_decode(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, stats: Any = None
@@ -268,7 +270,7 @@ class AttGAN(FromConfig):
         own = _of(variables, "decoder")
         own = own if stats is None else {**own, "batch_stats": stats}
         images, new = self.networks["decoder"].apply(own, features, code, train=True, mutable=["batch_stats"])
-        return images, new["batch_stats"]
+        return images, new.get("batch_stats", {})
 
 
 def _of(variables: Variables, network: str) -> dict[str, Any]:
@@ -306,10 +308,11 @@ def build(config: ml_collections.ConfigDict) -> AttGAN:
         return tuple((multiple * model.width, kernel, stride) for multiple, kernel, stride in layers)
 
     networks = {
-        "encoder": Encoder(scaled(model.encoder), momentum=model.batch_norm_momentum),
+        "encoder": Encoder(scaled(model.encoder), norm=model.generator_norm, momentum=model.batch_norm_momentum),
         "decoder": Decoder(
             scaled(model.decoder),
             rgb=tuple(model.rgb),
+            norm=model.generator_norm,
             momentum=model.batch_norm_momentum,
             skips=model.skips,
             injections=model.injections,

@@ -31,6 +31,11 @@ def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.A
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
 
 
+def norm(x: jax.Array, kind: str, momentum: float, train: bool, *, name: str) -> jax.Array:
+    """``"batch"``: `batch_norm`; else `sample_norm` of that kind, which has no statistics to move."""
+    return batch_norm(momentum, train, name=name)(x) if kind == "batch" else sample_norm(x, kind, name=name)
+
+
 def tile(x: jax.Array, code: jax.Array) -> jax.Array:
     """Append a code (B, n) to the channels of x (B, H, W, C), the same at every pixel -> (B, H, W, C + n)."""
     planes = jnp.broadcast_to(code[:, None, None, :], (*x.shape[:3], code.shape[-1])).astype(x.dtype)

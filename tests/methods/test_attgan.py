@@ -42,6 +42,23 @@ TABLES = {
 }
 
 
+def test_under_layer_norm_no_face_knows_its_batch():
+    method = tiny(**{"model.generator_norm": "layer"})
+    variables = jax.jit(method.init)(jax.random.key(0))
+    assert variables["batch_stats"] == {"encoder": {}, "decoder": {}}
+    images = jax.random.normal(jax.random.key(1), (3, 64, 64, 3))
+    labels = jnp.ones((3, 13))
+
+    @jax.jit
+    def reconstruct(images, labels):
+        features, stats = method._train_encode(variables, images)
+        return method._train_decode(variables, features, labels)[0], stats
+
+    (together, stats), (alone, _) = reconstruct(images, labels), reconstruct(images[:1], labels[:1])
+    assert stats == {}
+    np.testing.assert_allclose(together[:1], alone, atol=1e-5)
+
+
 @pytest.mark.parametrize("spec", TABLES)
 @pytest.mark.parametrize("variant", ["", "released", "released_v2"])
 def test_every_layer_has_the_shape_of_the_papers_table(spec, variant):
