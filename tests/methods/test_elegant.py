@@ -17,7 +17,7 @@ from faceattr_jax.training.loop import train
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import runs
-from tests.methods.test_attgan import layer_outputs
+from tests.checks import layer_outputs
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
