@@ -8,8 +8,8 @@ batch size or length: those follow the works that it builds on. The paper's scor
 mean DFN): beard 18.8/.90, mouth 22.5/.94, glasses 16.6/.94, age 28.7/.89, gender 21.1/.91. Cost at paper size: 305,190
 iterations of one update of D and one of G, 16 images each.
 
-Variant ``:synthetic`` is for drawn faces at 64 px: 10,000 iterations of 0.16 CPU seconds, at most half an hour on two
-cores. With its judge:
+Variant ``:synthetic`` is for drawn faces at 64 px: 10,000 iterations, meant for half an hour on two cores but not yet
+tried. With its judge:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
         --config.image_size=64 --config.attributes=Eyeglasses

@@ -3,7 +3,7 @@
     faceattr train --config=elegant_128 --workdir=runs/elegant_128 --config.data.path=CELEBA
 
 Variants: ``:released`` as in elegant_256, and ``:synthetic``, two attributes of drawn faces at 64 px in a small
-network, for two CPU cores and half an hour:
+network, meant for two CPU cores and half an hour but not yet tried:
 
     faceattr train --config=elegant_128:synthetic --workdir=runs/elegant_synthetic
 
