@@ -78,6 +78,14 @@ def _slide(a: argparse.Namespace) -> None:
         print(path)
 
 
+def _generate(a: argparse.Namespace) -> None:
+    from faceattr_jax.editor import load
+    from faceattr_jax.photos import generate_file
+
+    generate_file(load(a.checkpoint), a.set, a.out, count=a.n, seed=a.seed, data=a.data)
+    print(a.out)
+
+
 def _check(a: argparse.Namespace) -> None:
     from faceattr_jax.data.check import check
 
@@ -164,6 +172,14 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--strengths", type=_floats, default=(0.0, 0.5, 1.0, 1.5, 2.0), help="such as 0,0.5,1 (0,0.5,1,1.5,2)"
             )
+
+    generate = verb(verbs, "generate", _generate, "Draw new faces with wanted attributes; writes one sheet of them.")
+    generate.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    generate.add_argument("--set", default="", help="such as Male=1,Smiling=1; the others as people have them")
+    generate.add_argument("--n", type=int, default=64, help="how many faces (64)")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--data", default="", help="whose labels the others come from (the run's own data)")
+    generate.add_argument("--out", type=Path, default=Path("generated.png"), help="the sheet (generated.png)")
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

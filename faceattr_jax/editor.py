@@ -34,7 +34,7 @@ class Editor:
         self.config = method.config
         self._calls = {
             name: jax.jit(getattr(method, name))
-            for name in ("edit", "reconstruct", "classify")
+            for name in ("edit", "reconstruct", "classify", "generate")
             if hasattr(method, name)
         }
 
@@ -95,6 +95,20 @@ class Editor:
         x, single = self._images(images)
         own = self._own(x, source)
         return self._out(self._calls["reconstruct"](self.variables, x, own), single)
+
+    def generate(self, labels: ArrayLike, *, seed: int = 0) -> jax.Array:
+        """New faces (B, S, S, 3) with the attributes `labels`, 0/1 (B, n): nobody's, drawn from the model's prior.
+
+        The same labels and seed give the same faces. Raises `UserError` for labels of another shape.
+        """
+        self._require("generate")
+        wanted = jnp.asarray(labels, jnp.float32)
+        if wanted.ndim != 2 or wanted.shape[1] != len(self.attributes):
+            raise UserError(
+                f"labels of shape {wanted.shape} do not fit; faces need (B, {len(self.attributes)}), in the order of "
+                f"{', '.join(self.attributes)}."
+            )
+        return self._calls["generate"](self.variables, jax.random.key(seed), wanted)
 
     def classify(self, images: ArrayLike) -> jax.Array:
         """Probability of each attribute, (B, n) or (n,)."""

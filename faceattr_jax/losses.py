@@ -47,6 +47,17 @@ def nonsaturating_generator(fake: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(-fake))
 
 
+def gaussian(mean: jax.Array, value: jax.Array) -> jax.Array:
+    """-log N(value; mean, I) per dimension, less its constant: mean of (value - mean)^2 / 2 (SL-GAN eq. 5)."""
+    return 0.5 * l2(mean, value)
+
+
+def standard_normal_kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over dimensions (B, d), mean over the batch (SL-GAN 3.3)."""
+    each = 0.5 * (mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
+    return jnp.mean(jnp.sum(each, axis=-1))
+
+
 def feature_matching(features: Sequence[jax.Array], others: Sequence[jax.Array], *, per: str = "element") -> jax.Array:
     """Sum over layers of |D_i(x) - D_i(y)|_1 / N_i (attribute inverse eq. 5), mean over the batch.
 

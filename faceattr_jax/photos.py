@@ -1,14 +1,16 @@
 """Pictures from files through an editor and back to files."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from faceattr_jax import grids
-from faceattr_jax.attributes import parse
+from faceattr_jax.attributes import edited, parse
 from faceattr_jax.data import crops
 from faceattr_jax.data.images import read_image, to_uint8
+from faceattr_jax.data.source import open_source
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 
@@ -25,8 +27,8 @@ def edit_files(
     wanted = parse(edits, editor.attributes)
     images = np.stack([_cropped(editor, path) for path in paths])
     targets = list(_targets(paths, out, "edited"))
-    edited = editor.edit(images, wanted, strength=strength, source=_source(editor, images, source))
-    for target, image in zip(targets, np.asarray(to_uint8(edited)), strict=True):
+    results = editor.edit(images, wanted, strength=strength, source=_source(editor, images, source))
+    for target, image in zip(targets, np.asarray(to_uint8(results)), strict=True):
         grids.write_png(target, image)
     return targets
 
@@ -43,6 +45,31 @@ def slide_files(
     for target, row in zip(targets, pictures, strict=True):
         grids.save_grid(target, row[None], names, [attribute.replace("_", " ")])
     return targets
+
+
+def generate_file(editor: Editor, edits: str, out: Path, *, count: int, seed: int = 0, data: str = "") -> None:
+    """Write a sheet of `count` new faces, as square as may be, to `out`.
+
+    edits: as ``Male=1,Smiling=1``, or "". The attributes that it does not set are those of people of the training
+    split, drawn from the labels of the run's data or of `data`; where all are set no data is needed. Raises
+    `UserError` for a bad attribute or count, and rather than overwrite a file.
+    """
+    wanted = parse(edits, editor.attributes) if edits else {}
+    if count < 1:
+        raise UserError(f"--n={count}: ask for 1 face or more.")
+    if out.exists():
+        raise UserError(f"{out}: this file would be overwritten; move it, or give another --out.")
+    labels = np.zeros((count, len(editor.attributes)), np.float32)
+    if len(wanted) < len(editor.attributes):
+        table = open_source(data or editor.config.data.path, size=editor.size, crop=editor.crop).table
+        people = np.random.default_rng(seed).choice(table.indices("train"), count)
+        labels = table.select(editor.attributes)[people]
+    faces = np.asarray(to_uint8(editor.generate(edited(labels, wanted, editor.attributes), seed=seed)))
+    columns = math.ceil(count**0.5)
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * columns, *faces.shape[1:]), 255, np.uint8)
+    sheet[:count] = faces
+    grids.save_grid(out, sheet.reshape(rows, columns, *faces.shape[1:]))
 
 
 def _cropped(editor: Editor, path: Path) -> np.ndarray:

@@ -66,6 +66,23 @@ def attribute_inverse(faces: Path, **changes: object) -> ConfigDict:
     )
 
 
+def slgan(faces: Path, **changes: object) -> ConfigDict:
+    """SL-GAN of 32 px, a few channels wide, for a few iterations."""
+    return changed(
+        "slgan_64",
+        {
+            "image_size": 32,
+            "model.width": 2,
+            "model.latents": 3,
+            "train.iterations": 4,
+            "train.evaluate_every": 2,
+            "evaluation.images": 8,
+        },
+        faces,
+        changes,
+    )
+
+
 def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[str, object]) -> ConfigDict:
     settings = {
         "attributes": ATTRIBUTES,

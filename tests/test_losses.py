@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax.test_util import check_grads
 
 from faceattr_jax import losses
@@ -91,3 +92,21 @@ def test_gradient_penalty_is_differentiable_even_where_the_gradient_is_zero():
 
     check_grads(penalty, (1.3,), order=1, modes=["rev"], rtol=1e-2)
     assert np.isfinite(jax.grad(penalty)(0.0))
+
+
+def test_gaussian_is_the_log_density_less_its_constant():
+    mean, value = np.array([[0.0, 1.0], [2.0, -1.0]]), np.array([[1.0, 1.0], [0.0, 0.5]])
+    density = scipy.stats.norm(mean, 1).logpdf(value) + 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(losses.gaussian(jnp.asarray(mean), jnp.asarray(value)), -density.mean(), rtol=1e-6)
+
+
+def test_kl_to_the_prior_against_the_integral():
+    mean, log_variance = np.array([[0.5, -1.0]]), np.array([[0.0, np.log(0.25)]])
+    x = np.linspace(-12, 12, 20_001)
+    total = 0.0
+    for m, v in zip(mean[0], np.exp(log_variance[0]), strict=True):
+        q = scipy.stats.norm(m, np.sqrt(v))
+        total += np.trapezoid(q.pdf(x) * (q.logpdf(x) - scipy.stats.norm.logpdf(x)), x)
+    both = [jnp.asarray(np.repeat(a, 3, axis=0)) for a in (mean, log_variance)]  # a mean over faces, not a sum
+    np.testing.assert_allclose(losses.standard_normal_kl(*both), total, rtol=1e-5)
+    assert float(losses.standard_normal_kl(jnp.zeros((2, 3)), jnp.zeros((2, 3)))) == 0

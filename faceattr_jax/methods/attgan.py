@@ -29,6 +29,7 @@ from faceattr_jax.methods.base import (
     Stage,
     Variables,
     adam,
+    edited_signs,
     learning_rate,
 )
 from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
@@ -117,16 +118,6 @@ def code_values(signs: jax.Array, scale: str) -> jax.Array:
     ``zero_one``: 0 and 1 (the paper); ``half``: -0.5 and 0.5 (released v1); ``one``: -1 and 1 (released v2).
     """
     return {"zero_one": (signs + 1) / 2, "half": signs / 2, "one": signs}[scale]
-
-
-def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | float) -> jax.Array:
-    """Signed attributes of an edit: between source and target up to strength 1, multiples of the target beyond.
-
-    source, target: 0/1 (B, n). Attributes that the edit does not change keep their own value at any strength.
-    """
-    a, b = 2.0 * source - 1.0, 2.0 * target - 1.0
-    towards = a + jnp.minimum(strength, 1.0) * (b - a)
-    return jnp.where(a == b, a, towards * jnp.maximum(strength, 1.0))
 
 
 class AttGAN(FromConfig):

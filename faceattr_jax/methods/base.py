@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -132,6 +133,16 @@ class EditRequest:
     source: jax.Array | None = None
     strength: jax.Array | float = 1.0
     reference: jax.Array | None = None
+
+
+def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | float) -> jax.Array:
+    """Signed attributes of an edit: between source and target up to strength 1, multiples of the target beyond.
+
+    source, target: 0/1 (B, n). Attributes that the edit does not change keep their own value at any strength.
+    """
+    a, b = 2.0 * source - 1.0, 2.0 * target - 1.0
+    towards = a + jnp.minimum(strength, 1.0) * (b - a)
+    return jnp.where(a == b, a, towards * jnp.maximum(strength, 1.0))
 
 
 class Method(Protocol):

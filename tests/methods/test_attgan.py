@@ -11,7 +11,7 @@ import pytest
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import config as configs
 from faceattr_jax.methods import attgan
-from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.methods.base import Ctx, EditRequest, build, edited_signs
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
@@ -127,16 +127,16 @@ def test_schedules_count_iterations():
 )
 def test_code_values(scale, expected):
     """Absent, present, and present at strength 2: the peers' test_int is twice the training value."""
-    signs = attgan.edited_signs(jnp.array([0.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0]), 2.0)
+    signs = edited_signs(jnp.array([0.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0]), 2.0)
     np.testing.assert_allclose(attgan.code_values(signs, scale), expected)
 
 
 def test_strength_zero_is_the_own_code_and_one_the_target():
     source, target = jnp.array([0.0, 1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 1.0, 0.0])
-    np.testing.assert_allclose(attgan.edited_signs(source, target, 0.0), 2 * source - 1)
-    np.testing.assert_allclose(attgan.edited_signs(source, target, 1.0), 2 * target - 1)
-    np.testing.assert_allclose(attgan.edited_signs(source, target, 0.5), [0.0, 0.0, 1.0, -1.0])
-    np.testing.assert_allclose(attgan.edited_signs(source, target, 1.5), [1.5, -1.5, 1.0, -1.0])
+    np.testing.assert_allclose(edited_signs(source, target, 0.0), 2 * source - 1)
+    np.testing.assert_allclose(edited_signs(source, target, 1.0), 2 * target - 1)
+    np.testing.assert_allclose(edited_signs(source, target, 0.5), [0.0, 0.0, 1.0, -1.0])
+    np.testing.assert_allclose(edited_signs(source, target, 1.5), [1.5, -1.5, 1.0, -1.0])
 
 
 def test_targets():
