@@ -80,8 +80,8 @@ def swap_files(
         captions = ["Input", *(f"{step:.2g}" for step in steps), *("Reference" for _ in others)]
         grids.save_grid(targets[0], row, captions, [" ".join(names)])
     else:
-        cells = np.asarray(to_uint8(editor.matrix(image, others, names, steps)))
-        grids.save_grid(targets[0], cells, [f"{step:.2g}" for step in steps], [f"{step:.2g}" for step in steps])
+        table = np.asarray(to_uint8(editor.matrix(image, others, names, steps)))
+        grids.save_grid(targets[0], table, [f"{step:.2g}" for step in steps], [f"{step:.2g}" for step in steps])
     return targets
 
 

@@ -127,7 +127,7 @@ _JUDGE_MEASURES = {
 
 
 def check(
-    editors: Mapping[str, Editor], judge: Judge, source: Any, attributes: Sequence[str], indices: np.ndarray
+    editors: Mapping[str, Any], judge: Judge, source: Any, attributes: Sequence[str], indices: np.ndarray
 ) -> tuple[str, ...]:
     """The attributes that all editors share, known to judge and source."""
     first, known = next((name, tuple(editor.attributes)) for name, editor in editors.items())

@@ -127,12 +127,12 @@ def evaluate_exchangers(
                             sums[name][a][value] += rows[present[:count] == value].sum(axis=0)
 
     regions = {name: {a: _regions(sums[name][a]) for a in attributes} for name in editors} if drawn else {}
-    results = {name: tally.result(regions.get(name)) for name, tally in tallies.items()}
+    scores = {name: tally.result(regions.get(name)) for name, tally in tallies.items()}
     if drawn:
         style = _styles(source, attributes, labels, known, indices, references, read, size, rng)
-        for name, result in results.items():
+        for name, score in scores.items():
             ratios = [cell["drift_ratio"] for cells in regions[name].values() for cell in cells.values()]
-            result["exemplar"] = {"drift_ratio": mean(ratios), "style": style[name]}
+            score["exemplar"] = {"drift_ratio": mean(ratios), "style": style[name]}
     judge_rows = labelling.evaluate_judge(judge, source, indices)
     return {
         "images": len(indices),
@@ -142,8 +142,8 @@ def evaluate_exchangers(
             measure: {name: judge_rows[name][measure] for name in known}
             for measure in ("balanced_accuracy", "accuracy", "majority")
         },
-        "editors": results,
-        "notes": editing.notes(results),
+        "editors": scores,
+        "notes": editing.notes(scores),
     }
 
 

@@ -40,7 +40,7 @@ def test_unaligned_pictures_are_taken_where_they_are_there(celeba, picture, tmp_
 
 def test_without_landmarks(celeba):
     (celeba / "list_landmarks_align_celeba.txt").unlink()
-    with pytest.raises(UserError, match="goes by landmarks, and the lists beside .* have none"):
+    with pytest.raises(UserError, match=r"goes by landmarks, and the lists beside .* have none"):
         open_source(str(celeba), size=64, crop="landmarks5")
     with pytest.raises(UserError, match="not known of this picture"):
         crops.crop(Image.new("RGB", (300, 200)), "landmarks5", 64)
