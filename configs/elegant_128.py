@@ -23,6 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "synthetic":
         config.attributes = ("Eyeglasses", "Bangs")
         config.image_size = 64
+        config.crop = "center178"  # how faces are drawn
         config.flip = True
         config.batch_size = 8
         config.ema = 0.999

@@ -86,6 +86,15 @@ def _generate(a: argparse.Namespace) -> None:
     print(a.out)
 
 
+def _swap(a: argparse.Namespace) -> None:
+    from faceattr_jax.editor import load
+    from faceattr_jax.photos import swap_files
+
+    steps = {"linear": a.linear, "matrix": a.matrix}
+    for path in swap_files(load(a.checkpoint), a.source, a.references, a.attributes, a.out, **steps):
+        print(path)
+
+
 def _check(a: argparse.Namespace) -> None:
     from faceattr_jax.data.check import check
 
@@ -180,6 +189,21 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--data", default="", help="whose labels the others come from (the run's own data)")
     generate.add_argument("--out", type=Path, default=Path("generated.png"), help="the sheet (generated.png)")
+
+    swap = verb(verbs, "swap", _swap, "Give a face the attributes of other faces; writes NAME.swapped.png.")
+    swap.add_argument("source", type=Path, metavar="SOURCE", help="picture of the face to change")
+    swap.add_argument("references", nargs="+", type=Path, metavar="REFERENCE", help="one for all attributes, or each")
+    swap.add_argument("--attributes", required=True, help="what to take over, such as Eyeglasses,Bangs")
+    swap.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    swap.add_argument("--out", type=Path, default=Path(), help="folder for the result (the current one)")
+    between = swap.add_mutually_exclusive_group()
+    between.add_argument(
+        "--linear", type=int, default=0, metavar="STEPS", help="so many steps to it; writes NAME.linear.png"
+    )
+    between.add_argument(
+        "--matrix", type=int, default=0, metavar="STEPS",
+        help="STEPS x STEPS between two or three references, or of two attributes; writes NAME.matrix.png",
+    )  # fmt: skip
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

@@ -34,7 +34,17 @@ class Editor:
         self.config = method.config
         self._calls = {
             name: jax.jit(getattr(method, name))
-            for name in ("edit", "reconstruct", "classify", "generate")
+            for name in (
+                "own",
+                "edit",
+                "reconstruct",
+                "classify",
+                "generate",
+                "swap",
+                "linear",
+                "matrix_of_references",
+                "matrix_of_attributes",
+            )
             if hasattr(method, name)
         }
 
@@ -93,7 +103,7 @@ class Editor:
         """The faces as the model sees them, unedited."""
         self._require("reconstruct")
         x, single = self._images(images)
-        own = self._own(x, source)
+        own = None if source is None else self._own(x, source)
         return self._out(self._calls["reconstruct"](self.variables, x, own), single)
 
     def generate(self, labels: ArrayLike, *, seed: int = 0) -> jax.Array:
@@ -110,6 +120,59 @@ class Editor:
             )
         return self._calls["generate"](self.variables, jax.random.key(seed), wanted)
 
+    def swap(self, images: ArrayLike, references: ArrayLike, attributes: Sequence[str]) -> jax.Array:
+        """The faces with `attributes` as other faces wear them, or lack them.
+
+        references: a face for each face, of the images' shape, to take all attributes from; or one such for each
+        attribute, (len(attributes), ...). Raises `UserError` where the numbers do not fit.
+        """
+        self._require("swap")
+        x, single = self._images(images)
+        others, mask = self._taken(self._references(x, references, single), attributes)
+        return self._out(self._calls["swap"](self.variables, x, others, mask), single)
+
+    def linear(
+        self, images: ArrayLike, references: ArrayLike, attributes: Sequence[str], steps: Sequence[float]
+    ) -> jax.Array:
+        """From the faces' own values (0) straight to those of the references (1): (len(steps), ...).
+
+        The other arguments are as in `swap`; steps beyond 1 go on along the line.
+        """
+        self._require("swap")
+        x, single = self._images(images)
+        places = jnp.asarray(steps, jnp.float32)
+        others, mask = self._taken(self._references(x, references, single), attributes)
+        frames = self._calls["linear"](self.variables, x, others, mask, places)
+        return frames[:, 0] if single else frames
+
+    def matrix(
+        self, images: ArrayLike, references: ArrayLike, attributes: Sequence[str], steps: Sequence[float]
+    ) -> jax.Array:
+        """What lies between the faces and several references: (len(steps) down, len(steps) to the right, ...).
+
+        The upper left corner has the faces' own values. With one attribute, `references` (2 or 3, ...) are the
+        corners upper right, lower left and lower right (halfway between two). With two attributes, the first goes
+        to its reference's value downwards and the second rightwards; references as in `swap`.
+        """
+        self._require("swap")
+        x, single = self._images(images)
+        places = jnp.asarray(steps, jnp.float32)
+        others = self._references(x, references, single)
+        if len(attributes) == 1:
+            if len(others) not in (2, 3):
+                raise UserError(
+                    f"a matrix of one attribute has two or three references at its corners, not {len(others)}; from "
+                    "one reference there is a line."
+                )
+            kind, mask = "matrix_of_references", self._mask(attributes)
+        elif len(attributes) == 2:
+            others, mask = self._taken(others, attributes, each=True)
+            kind = "matrix_of_attributes"
+        else:
+            raise UserError(f"a matrix is of one attribute or of two, not of {len(attributes)}.")
+        frames = self._calls[kind](self.variables, x, others, mask, places, places)
+        return frames[:, :, 0] if single else frames
+
     def classify(self, images: ArrayLike) -> jax.Array:
         """Probability of each attribute, (B, n) or (n,)."""
         self._require("classify")
@@ -120,7 +183,38 @@ class Editor:
         """The given attributes of the faces as (B, n), or what the model reads off them."""
         if source is not None:
             return jnp.asarray(source, jnp.float32).reshape(len(images), -1)
-        return (self._calls["classify"](self.variables, images) > 0.5).astype(jnp.float32)
+        return self._calls["own"](self.variables, images)
+
+    def _mask(self, attributes: Sequence[str]) -> np.ndarray:
+        """(n,) bool."""
+        attribute_names.check_names(attributes, self.attributes)
+        return np.isin(self.attributes, attributes)
+
+    def _taken(
+        self, others: jax.Array, attributes: Sequence[str], *, each: bool = False
+    ) -> tuple[jax.Array, np.ndarray]:
+        """References (R, B, S, S, 3) and what is taken from each (R, n); with `each`, R is the number of attributes."""
+        if len(others) == 1 and not each:
+            return others, self._mask(attributes)[None]
+        if len(others) not in (1, len(attributes)):
+            raise UserError(
+                f"there are {len(others)} references for {len(attributes)} attributes ({', '.join(attributes)}); give "
+                "one for all of them, or one for each."
+            )
+        others = jnp.broadcast_to(others, (len(attributes), *others.shape[1:]))
+        return others, np.stack([self._mask([name]) for name in attributes])
+
+    def _references(self, images: jax.Array, references: ArrayLike, single: bool) -> jax.Array:
+        """Faces to take from, as (R, B, S, S, 3)."""
+        x = jnp.asarray(references)
+        x = x[..., None, :, :, :] if single and x.ndim > 2 else x
+        x = x[None] if x.ndim == 4 else x
+        if x.shape[1:] != images.shape:
+            raise UserError(
+                f"references of shape {jnp.shape(references)} do not fit: each image needs one, of the images' shape, "
+                "or one for each attribute."
+            )
+        return self._images(x.reshape(-1, *x.shape[2:]))[0].reshape(x.shape)
 
     def _require(self, capability: str) -> None:
         if capability not in self.method.capabilities:

@@ -72,6 +72,46 @@ def generate_file(editor: Editor, edits: str, out: Path, *, count: int, seed: in
     grids.save_grid(out, sheet.reshape(rows, columns, *faces.shape[1:]))
 
 
+def swap_files(
+    editor: Editor,
+    path: Path,
+    references: Sequence[Path],
+    attributes: str,
+    out: Path,
+    *,
+    linear: int = 0,
+    matrix: int = 0,
+) -> list[Path]:
+    """Write ``out/NAME.swapped.png``: the face in `path` with attributes as the references have them.
+
+    attributes: as ``Eyeglasses,Bangs``, all from one reference or each from its own. linear: instead, that many steps
+    from the face's own value to the reference's, ``out/NAME.linear.png``; matrix: so many by so many steps between
+    several references or attributes (`Editor.matrix`), ``out/NAME.matrix.png``. Returns what was written. Raises
+    `UserError` for a bad picture or attribute, and rather than overwrite a file.
+    """
+    count = matrix or linear
+    if count == 1 or count < 0:
+        raise UserError(f"{count} steps lead nowhere; give 2 or more.")
+    names = [name.strip() for name in attributes.split(",")]
+    image = _cropped(editor, path)
+    others = np.stack([_cropped(editor, reference) for reference in references])
+    what = "matrix" if matrix else "linear" if linear else "swapped"
+    targets = list(_targets([path], out, what))
+    if what == "swapped":
+        grids.write_png(targets[0], np.asarray(to_uint8(editor.swap(image, others, names))))
+        return targets
+    steps = np.linspace(0.0, 1.0, count).tolist()
+    if what == "linear":
+        cells = editor.linear(image, others, names, steps)[None]
+        row = np.concatenate([image[None], np.asarray(to_uint8(cells))[0], others])[None]
+        captions = ["Input", *(f"{step:.2g}" for step in steps), *("Reference" for _ in others)]
+        grids.save_grid(targets[0], row, captions, [" ".join(names)])
+    else:
+        table = np.asarray(to_uint8(editor.matrix(image, others, names, steps)))
+        grids.save_grid(targets[0], table, [f"{step:.2g}" for step in steps], [f"{step:.2g}" for step in steps])
+    return targets
+
+
 def _cropped(editor: Editor, path: Path) -> np.ndarray:
     image = read_image(path)
     # A picture that is not an aligned CelebA one has no place for the preset's box: the largest centred square is.

@@ -47,7 +47,10 @@ def celeba_mini() -> Path:
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """PyTorch as an oracle; never a requirement (`FACEATTR_TORCH=1 ./launch/test.sh` installs it)."""
-    return pytest.importorskip("torch", reason="PyTorch is not installed: FACEATTR_TORCH=1 ./launch/test.sh")
+    module = pytest.importorskip("torch", reason="PyTorch is not installed: FACEATTR_TORCH=1 ./launch/test.sh")
+    # Its idle threads spin: beside other processes several are far slower than one.
+    module.set_num_threads(1)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from PIL import Image
 EYE_DISTANCE = 70 / 256
 """Distance of the mean face's eyes, in sides of the picture: ELEGANT's 70 of 256 pixels."""
 
-# Mean landmarks of 400 of CelebA's aligned pictures: only their shape counts.
-_SHAPE = np.array([(69.1, 111.3), (107.9, 111.3), (87.4, 135.3), (70.8, 151.9), (106.0, 151.9)])
+SHAPE = np.array([(69.1, 111.3), (107.9, 111.3), (87.4, 135.3), (70.8, 151.9), (106.0, 151.9)])
+"""Mean landmarks of 400 of CelebA's aligned pictures."""
 
 
 def mean_face(size: int) -> np.ndarray:
@@ -20,8 +20,8 @@ def mean_face(size: int) -> np.ndarray:
     The eyes are EYE_DISTANCE apart; the middle of the five points, whose place the paper does not give, is that of the
     picture.
     """
-    scale = EYE_DISTANCE * size / (_SHAPE[1, 0] - _SHAPE[0, 0])
-    return (_SHAPE - _SHAPE.mean(axis=0)) * scale + (size - 1) / 2
+    scale = EYE_DISTANCE * size / (SHAPE[1, 0] - SHAPE[0, 0])
+    return (SHAPE - SHAPE.mean(axis=0)) * scale + (size - 1) / 2
 
 
 def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:

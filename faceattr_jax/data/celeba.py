@@ -1,9 +1,10 @@
-"""CelebA as it is handed out: `img_align_celeba/` and the list files beside it.
+"""CelebA as it is handed out: `img_align_celeba/`, or the unaligned `img_celeba/`, and the list files beside it.
 
 The lists may lie in the folder itself or in the `Anno` and `Eval` of the official archive (the pictures in `Img`),
 and may be the `.csv` files of Kaggle's copy.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ from faceattr_jax.errors import UserError
 LABELS = "list_attr_celeba"
 PARTITION = "list_eval_partition"
 IDENTITY = "identity_CelebA"
-POINTS = "list_landmarks_align_celeba"
-PICTURES = "img_align_celeba"
+ALIGNED = ("img_align_celeba", "list_landmarks_align_celeba")
+UNALIGNED = ("img_celeba", "list_landmarks_celeba")
+"""The folder of the pictures, and the list of their landmarks."""
 
 
 def find(folder: Path, stem: str) -> Path | None:
@@ -38,13 +40,13 @@ def find(folder: Path, stem: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read(folder: Path, complain: Complain = refuse) -> Contents:
+def read(folder: Path, complain: Complain = refuse, *, unaligned: bool = False) -> Contents:
     """Read a folder of pictures in either layout: CelebA's where its list of labels is there, else `labels.csv`."""
-    return (read_celeba if find(folder, LABELS) else read_folder)(folder, complain)
+    return read_celeba(folder, complain, unaligned) if find(folder, LABELS) else read_folder(folder, complain)
 
 
-def read_celeba(folder: Path, complain: Complain = refuse) -> Contents:
-    """Read a folder in CelebA's layout.
+def read_celeba(folder: Path, complain: Complain = refuse, unaligned: bool = False) -> Contents:
+    """Read a folder in CelebA's layout; where it has aligned pictures and unaligned ones, the aligned or `unaligned`.
 
     The labels and the partition are needed; identities and landmarks are read where their lists are there.
     Complains of every row that cannot be used; raises UserError where a list as a whole cannot.
@@ -63,20 +65,23 @@ def read_celeba(folder: Path, complain: Complain = refuse) -> Contents:
     if find(folder, IDENTITY):
         identity = _read(folder, IDENTITY, complain, column="identity")
         fields["identity"] = Field(identity, identity.columns[:1], np.int64, "an identity is a whole number")
-    if find(folder, POINTS):
-        points = _read(folder, POINTS, complain)
+    pictures, landmarks = _pictures(folder, (UNALIGNED, ALIGNED) if unaligned else (ALIGNED, UNALIGNED))
+    if find(folder, landmarks):
+        points = _read(folder, landmarks, complain)
         if points.columns != LANDMARKS:
             raise UserError(f"'{points.path}' should have the columns {' '.join(LANDMARKS)}")
         fields["landmarks"] = Field(points, LANDMARKS, float, "landmarks are pixels")
-    return read_contents(_pictures(folder), labels, fields, complain)
+    return read_contents(pictures, labels, fields, complain)
 
 
-def _pictures(folder: Path) -> Path:
-    for place in (folder / PICTURES, folder / "Img" / PICTURES):
-        if place.is_dir():
-            # Kaggle's copy has the folder twice.
-            return place / PICTURES if (place / PICTURES).is_dir() else place
-    raise UserError(f"'{folder}' has lists but no pictures; there should be a folder '{PICTURES}' beside them")
+def _pictures(folder: Path, kinds: Iterable[tuple[str, str]]) -> tuple[Path, str]:
+    """The folder of the first kind of pictures that is there, and the name of their list of landmarks."""
+    for name, landmarks in kinds:
+        for place in (folder / name, folder / "Img" / name):
+            if place.is_dir():
+                # Kaggle's copy has the folder twice.
+                return place / name if (place / name).is_dir() else place, landmarks
+    raise UserError(f"'{folder}' has lists but no pictures; there should be a folder '{ALIGNED[0]}' beside them")
 
 
 def _read(folder: Path, stem: str, complain: Complain, column: str | None = None) -> Listing:

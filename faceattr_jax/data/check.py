@@ -97,7 +97,7 @@ def _prepared(path: str, problems: list[str]) -> Table:
 def _folder(path: str, problems: list[str]) -> Table:
     contents = celeba.read(Path(path).expanduser(), problems.append)
     names = contents.table.names
-    size = crops.ALIGNED if kind(path) == "celeba" else None
+    size = crops.ALIGNED if celeba.ALIGNED[0] in contents.folder.parts else None
     problems += _damaged(names, lambda i: read_image(contents.folder / names[i]), size)
     problems += [f"'{contents.folder / name}' has no row in the list of labels" for name in contents.unlisted]
     return contents.table

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from faceattr_jax.data.align import SHAPE, align
 from faceattr_jax.errors import UserError, nearest
 
 ALIGNED = (178, 218)
@@ -22,11 +23,12 @@ class Preset:
 
     Attributes:
       square: (top, left, side) in an aligned CelebA picture; "centre": the largest centred square of any
-        picture; "whole": the picture itself, which must be square.
+        picture; "whole": the picture itself, which must be square; "landmarks": what five landmarks of the face,
+        brought to the mean face, leave of any picture (`faceattr_jax.data.align`).
       resample: Pillow's filter; all of them antialias when they reduce.
     """
 
-    square: tuple[int, int, int] | Literal["centre", "whole"]
+    square: tuple[int, int, int] | Literal["centre", "whole", "landmarks"]
     resample: Image.Resampling
 
 
@@ -39,6 +41,8 @@ PRESETS: dict[str, Preset] = {
     "attgan170c": Preset((24, 4, 170), Image.Resampling.BILINEAR),
     # VAE/GAN's, which AttGAN takes at 64 pixels
     "vaegan148": Preset((40, 15, 148), Image.Resampling.BICUBIC),
+    # ELEGANT's, out of CelebA's unaligned pictures
+    "landmarks5": Preset("landmarks", Image.Resampling.BICUBIC),
     # pictures that are not aligned CelebA, and pictures that were cropped before
     "center": Preset("centre", Image.Resampling.BILINEAR),
     "none": Preset("whole", Image.Resampling.BILINEAR),
@@ -52,16 +56,32 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def crop(image: Image.Image, name: str, size: int) -> np.ndarray:
+def by_landmarks(name: str) -> bool:
+    """Whether the preset called `name` goes by the landmarks of the face; UserError for an unknown one."""
+    return preset(name).square == "landmarks"
+
+
+def crop(image: Image.Image, name: str, size: int, landmarks: np.ndarray | None = None) -> np.ndarray:
     """Cut the square of preset `name` out of an RGB picture and resize it.
+
+    landmarks: (5, 2) as in `faceattr_jax.data.source.Table`, for a preset that goes by them; without any, an aligned
+    CelebA picture has the mean ones.
 
     Returns:
       (size, size, 3) uint8.
 
-    Raises UserError where the preset is unknown or not meant for a picture of this width and height.
+    Raises UserError where the preset is unknown or not meant for a picture of this width and height, and where it
+    needs landmarks that are not given, or that are all in one place.
     """
     chosen = preset(name)
     width, height = image.size
+    if chosen.square == "landmarks":
+        if landmarks is None and image.size != ALIGNED:
+            raise UserError(f"crop '{name}' goes by five landmarks of the face, which are not known of this picture")
+        try:
+            return align(image, SHAPE if landmarks is None else landmarks, size)
+        except ValueError as error:
+            raise UserError(f"crop '{name}' needs five landmarks of the face: {error}") from None
     if isinstance(chosen.square, tuple):
         if image.size != ALIGNED:
             raise UserError(

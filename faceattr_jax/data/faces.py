@@ -124,6 +124,17 @@ class Style(NamedTuple):
     smile: Any = (0.85, 1.2)
 
 
+STYLES_OF: dict[str, tuple[str, ...]] = {
+    attribute: tuple(name for name in Style._fields if name.startswith(prefix))
+    for attribute, prefix in {
+        "Bangs": "bangs_", "Eyeglasses": "glasses_", "Goatee": "goatee_", "Mouth_Slightly_Open": "mouth_open",
+        "Mustache": "mustache_", "No_Beard": "beard_", "Rosy_Cheeks": "blush", "Smiling": "smile",
+        "Wearing_Hat": "hat_", "Wearing_Lipstick": "lipstick_",
+    }.items()
+}  # fmt: skip
+"""Fields of `Style` that belong to one attribute alone."""
+
+
 class Face(NamedTuple):
     """One picture: its person, shot and styles (NamedTuples of float scalars) and its own labels (A,) in {0, 1}.
 

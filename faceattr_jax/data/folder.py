@@ -68,7 +68,11 @@ class FolderSource:
     crop: str
 
     def __post_init__(self) -> None:
-        crops.preset(self.crop)
+        if crops.by_landmarks(self.crop) and self.table.landmarks is None:
+            raise UserError(
+                f"crop '{self.crop}' goes by landmarks, and the lists beside '{self.folder}' have none; add "
+                "list_landmarks_align_celeba.txt, for unaligned pictures list_landmarks_celeba.txt, or choose another"
+            )
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         return decoded(self._decode, indices, self.size)
@@ -76,8 +80,9 @@ class FolderSource:
     def _decode(self, index: int) -> np.ndarray:
         path = self.folder / self.table.names[index]
         image = read_image(path)
+        landmarks = self.table.landmarks
         try:
-            return crops.crop(image, self.crop, self.size)
+            return crops.crop(image, self.crop, self.size, None if landmarks is None else landmarks[index])
         except UserError as error:
             raise UserError(f"'{path}': {error}") from None
 

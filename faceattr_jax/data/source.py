@@ -81,7 +81,7 @@ class Source(Protocol):
 Kind = Literal["synthetic", "prepared", "celeba", "csv", "tfds"]
 
 LAYOUTS = (
-    "CelebA's own layout (list_attr_celeba.txt, list_eval_partition.txt, img_align_celeba/), "
+    "CelebA's own layout (list_attr_celeba.txt, list_eval_partition.txt, img_align_celeba/ or img_celeba/), "
     "labels.csv beside pictures, a TFDS data_dir (celeb_a/), or the output of `faceattr data prepare`"
 )
 
@@ -117,7 +117,8 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
       path: "synthetic", "synthetic:COUNT" or "synthetic:COUNT:SEED" for drawn faces (which are drawn whole: `crop`
         is not looked at), or a folder in one of the LAYOUTS.
       size: side of the images in pixels.
-      crop: a preset of faceattr_jax.data.crops.
+      crop: a preset of faceattr_jax.data.crops. One that goes by landmarks takes CelebA's unaligned pictures where
+        they are there.
 
     Raises UserError where the path is missing, empty or of no known layout, where its lists are damaged or name
     pictures that are absent, and where a prepared folder was prepared with another size or crop.
@@ -137,10 +138,10 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
 
             return TfdsSource(Path(path).expanduser(), size=size, crop=crop)
         case "celeba" | "csv":
-            from faceattr_jax.data import celeba
+            from faceattr_jax.data import celeba, crops
             from faceattr_jax.data.folder import FolderSource
 
-            contents = celeba.read(Path(path).expanduser())
+            contents = celeba.read(Path(path).expanduser(), unaligned=crops.by_landmarks(crop))
             return FolderSource(contents.folder, contents.table, size, crop)
 
 

@@ -15,7 +15,7 @@ the hair colour and the bangs of a bald head cannot be seen there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 
 import jax
@@ -24,10 +24,21 @@ import numpy as np
 
 from faceattr_jax.attributes import CONFLICTS
 from faceattr_jax.data.drawing import Array
-from faceattr_jax.data.faces import ATTRIBUTES, ROW_OFFSET, TEMPLATE, Face, Person, Shot, Style, draw, landmarks
+from faceattr_jax.data.faces import (
+    ATTRIBUTES,
+    ROW_OFFSET,
+    STYLES_OF,
+    TEMPLATE,
+    Face,
+    Person,
+    Shot,
+    Style,
+    draw,
+    landmarks,
+)
 from faceattr_jax.data.painting import render
 from faceattr_jax.data.source import Table
-from faceattr_jax.errors import UserError
+from faceattr_jax.errors import UserError, nearest
 
 __all__ = ["ATTRIBUTES", "PER_PERSON", "STYLES", "SyntheticSource", "landmarks", "region", "render", "sample_face"]
 
@@ -148,6 +159,16 @@ def _renderer(size: int) -> Callable:
 
 
 @lru_cache
+def _wearer(size: int) -> Callable:
+    def one(seed: Array, index: Array, labels: Array, owners: Array) -> Array:
+        styles = jax.vmap(lambda owner: jnp.stack(sample_face(seed, owner).style))(owners)
+        face = sample_face(seed, index)._replace(style=Style(*jnp.diagonal(styles)))
+        return _eight_bit(render(face, labels, size))
+
+    return jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+
+
+@lru_cache
 def _masker(size: int) -> Callable:
     return jax.jit(jax.vmap(partial(region, size=size), (None, 0, None)))
 
@@ -210,12 +231,21 @@ class SyntheticSource:
         indices = self._checked(indices)
         return self._draw(indices, self.table.labels[indices], -1)
 
-    def counterfactual(self, indices: np.ndarray, labels: np.ndarray, style: int | None = None) -> np.ndarray:
+    def counterfactual(
+        self,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        style: int | None = None,
+        *,
+        wearing: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """The same faces with other attributes: uint8 (B, size, size, 3).
 
         `labels` (B, A) are 0 or 1 in the order of ATTRIBUTES. `style` None keeps each face's own styles, so that its
         own labels give its own picture, bit for bit; k in range(STYLES) draws every style within an attribute
-        (frames, length of the bangs, shade of the hair, ...) anew from stream k.
+        (frames, length of the bangs, shade of the hair, ...) anew from stream k. `wearing` names attributes (of
+        `faces.STYLES_OF`) that are worn in other faces' own styles, each with those faces (B,), which need not have
+        the attribute; `style` is None then.
         """
         indices, labels = self._checked(indices), np.asarray(labels)
         shape = (len(indices), len(ATTRIBUTES))
@@ -225,6 +255,10 @@ class SyntheticSource:
             raise UserError("labels of a counterfactual must be 0 or 1")
         if style is not None and style not in range(STYLES):
             raise UserError(f"there is no style {style}; choose None or 0 to {STYLES - 1}")
+        if wearing:
+            if style is not None:
+                raise UserError("styles are other faces' or drawn anew, not both")
+            return self._draw(indices, labels, self._owners(indices, wearing))
         return self._draw(indices, labels, -1 if style is None else style)
 
     def region(self, indices: np.ndarray, attribute: str) -> np.ndarray:
@@ -248,11 +282,27 @@ class SyntheticSource:
             raise UserError(f"there is no face {wrong[0]}; this set has faces 0 to {len(self.table) - 1}")
         return indices.astype(np.int32)
 
-    def _draw(self, indices: np.ndarray, labels: np.ndarray, style: int) -> np.ndarray:
-        labels = np.asarray(labels, np.float32)
-        draw_chunk = _renderer(self.size)
+    def _owners(self, indices: np.ndarray, wearing: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whose each field of a face's style is: (B, number of fields)."""
+        owners = np.repeat(indices[:, None], len(Style._fields), axis=1)
+        for attribute, faces in wearing.items():
+            if attribute not in STYLES_OF:
+                raise UserError(
+                    f"{attribute} has no style of its own{nearest(attribute, STYLES_OF)}; {', '.join(STYLES_OF)} have"
+                )
+            faces = self._checked(faces)
+            if faces.shape != indices.shape:
+                raise UserError(f"{len(faces)} wearers of {attribute} do not fit {len(indices)} faces")
+            owners[:, [Style._fields.index(name) for name in STYLES_OF[attribute]]] = faces[:, None]
+        return owners
+
+    def _draw(self, indices: np.ndarray, labels: np.ndarray, style: int | np.ndarray) -> np.ndarray:
+        """`style`: a stream, or -1 for the faces' own; or the `_owners` of each face's."""
+        draw_chunk = (_wearer if isinstance(style, np.ndarray) else _renderer)(self.size)
+        labels, styles = np.asarray(labels, np.float32), np.asarray(style, np.int32)
+        rows = (indices, labels, styles) if styles.ndim else (indices, labels)
         parts = [
-            np.asarray(draw_chunk(np.uint32(self.seed), part, row, np.int32(style)))[:kept]
-            for (part, row), kept in _chunked(_chunk(self.size), indices, labels)
+            np.asarray(draw_chunk(np.uint32(self.seed), *row, *(() if styles.ndim else (styles,))))[:kept]
+            for row, kept in _chunked(_chunk(self.size), *rows)
         ]
         return np.concatenate([np.zeros((0, self.size, self.size, 3), np.uint8), *parts])

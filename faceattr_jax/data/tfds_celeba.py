@@ -121,7 +121,9 @@ class TfdsSource:
         return read_image(io.BytesIO(jpeg), self.table.names[index])
 
     def _decode(self, index: int) -> np.ndarray:
-        return crops.crop(self.picture(index), self.crop, self.size)
+        landmarks = self.table.landmarks
+        assert landmarks is not None  # every record has them
+        return crops.crop(self.picture(index), self.crop, self.size, landmarks[index])
 
 
 def _features(records: Records, position: int) -> Mapping[str, Any]:
@@ -201,7 +203,7 @@ def write_tfds(folder: str | Path, data_dir: str | Path, file_format: Format = "
         lacking = set(attributes.CELEBA) ^ set(table.attributes)
         raise UserError(f"celeb_a holds exactly CelebA's 40 attributes; those of '{folder}' differ in {min(lacking)}")
     if table.identity is None or table.landmarks is None:
-        what = "identities (identity_CelebA.txt)" if table.identity is None else f"landmarks ({celeba.POINTS}.txt)"
+        what = "identities (identity_CelebA.txt)" if table.identity is None else f"landmarks ({celeba.ALIGNED[1]}.txt)"
         raise UserError(f"celeb_a holds {what}, which '{folder}' lacks")
     for split, name in enumerate(SPLITS):
         if not (table.split == split).any():

@@ -70,7 +70,7 @@ def evaluate_editors(
     Raises UserError for an attribute that the editor, judge or source does not know, for no faces at all, and
     for an editor that returns pixels that are not finite.
     """
-    known = _check(editors, judge, source, attributes, indices)
+    known = check(editors, judge, source, attributes, indices)
     attributes, indices = tuple(attributes), np.asarray(indices)
     if combinations is None:
         combinations = choose_combinations(attributes)
@@ -86,7 +86,7 @@ def evaluate_editors(
         images = to_float(jnp.asarray(pixels))
         inverted = {group: invert(own, known, group) for group in groups}
         before, edits, similar = _edit_and_judge(
-            editors, lambda x: _answers(judge.classify(x), columns), pixels, images, own, inverted, strength
+            editors, lambda x: answers(judge.classify(x), columns), pixels, images, own, inverted, strength
         )
         counts = _counted(counts, before, own, np.arange(size) < count)
         for name, tally in tallies.items():
@@ -110,7 +110,7 @@ def evaluate_editors(
             for key, measure in _JUDGE_MEASURES.items()
         },
         "editors": results,
-        "notes": _notes(results),
+        "notes": notes(results),
     }
 
 
@@ -126,8 +126,8 @@ _JUDGE_MEASURES = {
 }
 
 
-def _check(
-    editors: Mapping[str, Editor], judge: Judge, source: Any, attributes: Sequence[str], indices: np.ndarray
+def check(
+    editors: Mapping[str, Any], judge: Judge, source: Any, attributes: Sequence[str], indices: np.ndarray
 ) -> tuple[str, ...]:
     """The attributes that all editors share, known to judge and source."""
     first, known = next((name, tuple(editor.attributes)) for name, editor in editors.items())
@@ -162,13 +162,13 @@ def _edit_and_judge(
     # Everything is dispatched before anything is waited for.
     pending, similar = {}, {}
     for name, editor in editors.items():
-        similar[name] = _similarity(pixels, editor.reconstruct(images, labels))
+        similar[name] = similarity(pixels, editor.reconstruct(images, labels))
         for group, (target, _) in inverted.items():
             edit = editor.edit(images, labels, jnp.asarray(target), strength)
             if edit is images:  # a copy needs no second judgement
                 pending[name, group] = unchanged
             else:
-                rounded, change, finite = _as_saved(pixels, edit)
+                rounded, change, finite = as_saved(pixels, edit)
                 pending[name, group] = judged(rounded), change, finite
     edits: dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in editors}
     for (name, group), (after, change, finite) in pending.items():
@@ -182,7 +182,7 @@ def _edit_and_judge(
 
 
 @jax.jit
-def _answers(probabilities: jax.Array, columns: jax.Array) -> jax.Array:
+def answers(probabilities: jax.Array, columns: jax.Array) -> jax.Array:
     return probabilities[:, columns] > 0.5
 
 
@@ -192,36 +192,36 @@ def _counted(counts: metrics.Confusion, *batch: jax.Array) -> metrics.Confusion:
 
 
 @jax.jit
-def _as_saved(pixels: jax.Array, edit: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def as_saved(pixels: jax.Array, edit: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The edit after a round trip through 8 bits, its difference from the input (B,), and whether it is finite."""
     return to_float(to_uint8(edit)), metrics.l1(edit, pixels), jnp.all(jnp.isfinite(edit))
 
 
 @jax.jit
-def _similarity(pixels: jax.Array, reconstruction: jax.Array) -> jax.Array:
+def similarity(pixels: jax.Array, reconstruction: jax.Array) -> jax.Array:
     measures = (metrics.psnr, metrics.ssim, metrics.l1)
     return jnp.stack([measure(reconstruction, pixels) for measure in measures], axis=1)
 
 
-def _notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for everything that is None."""
-    notes = []
+    found = []
     first = next(iter(results.values()))
     if first["untouched_change"] is None:
-        notes.append("every edit touches all of the editor's attributes; there is no untouched change or error")
+        found.append("every edit touches all of the editor's attributes; there is no untouched change or error")
     for attribute, cells in first["single"].items():
         for direction, cell in cells.items():
             if cell["faces"] == 0:
                 has = "lacks" if direction == "adding" else "has"
-                notes.append(f"{direction} {attribute}: no face here {has} it; left out of every mean")
+                found.append(f"{direction} {attribute}: no face here {has} it; left out of every mean")
             elif cell.get("region", {"ratio": 0})["ratio"] is None:
-                notes.append(f"{direction} {attribute}: changes no pixel of these faces; it has no region error")
-    notes += [
+                found.append(f"{direction} {attribute}: changes no pixel of these faces; it has no region error")
+    found += [
         f"{name}: a reconstruction equals its image, so the mean PSNR is infinite and given as null"
         for name, result in results.items()
         if result["reconstruction"]["psnr"] is None
     ]
-    return notes
+    return found
 
 
 def summarize(evaluation: Evaluation, judge: Mapping[str, str] | None = None) -> dict[str, Any]:

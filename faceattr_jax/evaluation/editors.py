@@ -31,6 +31,21 @@ class Editor(Protocol):
         ...
 
 
+class Exchanger(Protocol):
+    """Gives faces the attributes of reference faces."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        """Images (B, S, S, 3) with what is chosen in each row of `mask` (R, n), bool, from references (R, B, ...)."""
+        ...
+
+    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """As an Editor's."""
+        ...
+
+
 class Judge(Protocol):
     """An attribute classifier that had no part in the editor's training."""
 
@@ -54,8 +69,18 @@ class CopyingEditor:
     def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
         return images
 
+    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        return images
+
     def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
         return images
+
+
+class ReferenceEditor(CopyingEditor):
+    """Returns the reference itself: it has the attribute in the reference's style, and keeps nothing of the face."""
+
+    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        return references[0]
 
 
 class Compiled:
@@ -70,6 +95,7 @@ class Compiled:
             )
         )
         self._reconstruct = jax.jit(lambda *arguments: method.reconstruct(*arguments))
+        self._swap = jax.jit(lambda *arguments: method.swap(*arguments))
         self._classify = jax.jit(lambda *arguments: method.classify(*arguments))
 
     def at(self, variables: Variables) -> Self:
@@ -83,6 +109,9 @@ class Compiled:
 
     def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self._reconstruct(self.variables, images, labels)
+
+    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        return self._swap(self.variables, images, references, mask)
 
     def classify(self, images: jax.Array) -> jax.Array:
         return self._classify(self.variables, images)

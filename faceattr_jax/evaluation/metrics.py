@@ -74,6 +74,28 @@ def _check(a: jax.Array, b: jax.Array) -> None:
         raise ValueError(f"expected two equal (B, H, W, C) shapes, got {a.shape} and {b.shape}")
 
 
+def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Spearman's rank correlation of (N,) and (N,), and its 95 % interval; None where it is not defined.
+
+    Equal values share the mean of their ranks. The interval is Fisher's, on the scale of artanh, with Bonett and
+    Wright's standard error sqrt((1 + rho^2 / 2) / (N - 3)).
+    """
+    ranks = []
+    for values in (x, y):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    a, b = (rank - rank.mean() for rank in ranks)
+    spread = np.sqrt(np.sum(a**2) * np.sum(b**2))
+    if not spread:
+        return None, None, None
+    rho = float(np.clip(np.sum(a * b) / spread, -1, 1))
+    if len(x) <= 3 or abs(rho) == 1:
+        return rho, None, None
+    error = 1.959964 * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
+    low, high = np.tanh(np.arctanh(rho) + np.array([-error, error]))
+    return rho, float(low), float(high)
+
+
 class Confusion(NamedTuple):
     """Counts per attribute, each (A,): true and false positives, true and false negatives."""
 

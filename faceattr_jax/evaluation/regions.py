@@ -91,7 +91,7 @@ def _divide(numerator: float, denominator: float) -> float | None:
 def _batch(
     editors: Mapping[str, Editor], source: Any, attribute: str, batch: np.ndarray, strength: float, styles: int
 ) -> dict[str, np.ndarray]:
-    """Editor -> (B, 6) sums per face, as `_sums` gives them, of editing one attribute."""
+    """Editor -> (B, 6) sums per face, as `region_sums` gives them, of editing one attribute."""
     known = next(iter(editors.values())).attributes
     own = source.table.select(known)[batch]
     target, _ = invert(own, known, (attribute,))
@@ -100,21 +100,26 @@ def _batch(
     before = source.table.select(every)[batch]
     after, _ = invert(before, every, (attribute,))
     truths = [source.counterfactual(batch, after, style=style) for style in (None, *range(styles))]
-    mask = np.zeros(truths[0].shape[:3], np.float32)
-    for column in np.flatnonzero(np.any(before != after, axis=0)):
-        changed = (before != after)[:, column, None, None]
-        mask = np.maximum(mask, np.where(changed, source.region(batch, every[column]), 0))
     pixels = source.images(batch)
     images = to_float(jnp.asarray(pixels))
-    stack, soft = jnp.asarray(np.stack(truths)), jnp.asarray(mask)
+    stack, soft = jnp.asarray(np.stack(truths)), jnp.asarray(changed_region(source, batch, before, after))
     floor = _floor(stack, soft, pixels)
     edits = {name: e.edit(images, jnp.asarray(own), jnp.asarray(target), strength) for name, e in editors.items()}
-    sums = {name: _sums(edit, pixels, stack, soft) for name, edit in edits.items()}
+    sums = {name: region_sums(edit, pixels, stack, soft) for name, edit in edits.items()}
     return {name: np.concatenate([s[:, :2], floor, s[:, 2:]], axis=1) for name, s in sums.items()}
 
 
+def changed_region(source: Any, batch: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Where labels `after` instead of `before` (B, A), of all the source's attributes, may show: (B, S, S)."""
+    mask = np.zeros((len(batch), source.size, source.size), np.float32)
+    for column in np.flatnonzero(np.any(before != after, axis=0)):
+        changed = (before != after)[:, column, None, None]
+        mask = np.maximum(mask, np.where(changed, source.region(batch, source.table.attributes[column]), 0))
+    return mask
+
+
 @jax.jit
-def _sums(edit: jax.Array, pixels: jax.Array, truths: jax.Array, mask: jax.Array) -> jax.Array:
+def region_sums(edit: jax.Array, pixels: jax.Array, truths: jax.Array, mask: jax.Array) -> jax.Array:
     """(B, 4): error and input error against the nearest truth, drift and area outside the region."""
     outside = 1 - mask[..., None]
     drift = jnp.sum(outside * jnp.abs(metrics.levels(edit) - metrics.levels(pixels)), axis=(1, 2, 3))

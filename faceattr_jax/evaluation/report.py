@@ -31,6 +31,16 @@ _REGIONS = (
     "|edit - input| outside the region, in 8-bit levels."
 )
 
+_EXEMPLAR = (
+    "Every face swaps attributes with references, faces of the other label, dealt by a seed; the judge should find "
+    "the reference's value in the result. reference returns the reference itself. The truth is the drawn face in the "
+    "reference's own style, so there is no floor. Drift ratio: mean |result - input| outside the region over that of "
+    "the model's plain reconstruction. Style: Spearman's correlation, with its 95 % interval, between a reading of "
+    "the reference and of the result, over faces that receive the attribute; tone is the relative change of "
+    "brightness in the region, extent the share of its pixels that change. Shuffled: the same with other references; "
+    "ceiling: of the truth."
+)
+
 
 def write_report(
     folder: str | os.PathLike[str],
@@ -93,6 +103,8 @@ def markdown(
     ]
     if editors[names[0]]["region"]:
         parts += ["## Against the drawn truth", _region_table(editors), _REGIONS]
+    if "exemplar" in editors[names[0]]:
+        parts += ["## By exemplar", _exemplar_table(editors), _EXEMPLAR]
     if editors[names[0]]["multiple"]:
         parts += [
             "## Several attributes at once: all right (mean over them)",
@@ -160,6 +172,18 @@ def _region_table(editors: Mapping[str, Any]) -> str:
     rows.append(row("mean", "", "", [e["region"] for e in editors.values()]))
     header = ["attribute", "direction", "faces", *(f"{name}: ratio" for name in editors), "floor"]
     return _table([*header, *(f"{name}: drift" for name in editors)], rows)
+
+
+def _exemplar_table(editors: Mapping[str, Any]) -> str:
+    found = {name: editor["exemplar"] for name, editor in editors.items()}
+    rows = [["drift ratio", "", *(_show(e["drift_ratio"]) for e in found.values()), "", ""]]
+    for attribute, readings in next(iter(found.values()))["style"].items():
+        for reading, first in readings.items():
+            each = [e["style"][attribute][reading] for e in found.values()]
+            cells = [f"{_show(c['correlation'])} [{_show(c['low'])}, {_show(c['high'])}]" for c in each]
+            rest = [_show(first["shuffled"]), _show(first["ceiling"])]
+            rows.append([f"{attribute}: {reading}", str(first["faces"]), *cells, *rest])
+    return _table(["style", "faces", *found, "model, shuffled", "ceiling"], rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,8 +12,8 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, labelling, report
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
+from faceattr_jax.evaluation import editing, exemplar, labelling, report
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.training.state import init_state
@@ -54,6 +54,12 @@ def evaluate(
     }
     if "edit" in model.method.capabilities:
         return _evaluate_editor(model, judge, source, indices, out, strength, curve, protocol)
+    if "swap" in model.method.capabilities:
+        if curve or strength != 1.0:
+            raise UserError(
+                f"{model.path}: a model that swaps attributes has no strength; leave --strength and --curve."
+            )
+        return _evaluate_exchanger(model, judge, source, indices, out, protocol)
     return _evaluate_judge(model, source, indices, out, protocol)
 
 
@@ -77,6 +83,50 @@ def _evaluate_editor(
     curve: bool,
     protocol: dict[str, str],
 ) -> dict[str, Any]:
+    compiled_judge, about = _judge(model, judge)
+    trained, untrained = _trained_and_untrained(model)
+    editors: dict[str, EditorProtocol] = {
+        "model": trained,
+        "copy": CopyingEditor(model.attributes),
+        "untrained": untrained,
+    }
+    found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
+    summary = editing.summarize(found, about)
+    rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
+    report.write_report(out, summary, found, protocol=protocol, curve=rows)
+    shown = spread(indices, GRID_FACES)
+    labels = source.table.select(model.attributes)[shown]
+    pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
+    grids.save_grid(out / "grid.png", pictures, names)
+    return summary
+
+
+def _evaluate_exchanger(
+    model: Editor, judge: str, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
+) -> dict[str, Any]:
+    compiled_judge, about = _judge(model, judge)
+    trained, untrained = _trained_and_untrained(model)
+    editors: dict[str, Exchanger] = {
+        "model": trained,
+        "copy": CopyingEditor(model.attributes),
+        "untrained": untrained,
+        "reference": ReferenceEditor(model.attributes),
+    }
+    found = exemplar.evaluate_exchangers(editors, compiled_judge, source, model.attributes, indices)
+    summary = exemplar.summarize(found, about)
+    report.write_report(out, summary, found, protocol=protocol)
+    labels, rng = source.table.select(model.attributes), np.random.default_rng(0)
+    shown = spread(indices, GRID_FACES)
+    references = {
+        name: exemplar.opposites(labels[:, i], indices, shown, name, rng) for i, name in enumerate(model.attributes)
+    }
+    pictures, names = exemplar.swaps_grid(trained, source, shown, references)
+    grids.save_grid(out / "grid.png", pictures, names)
+    return summary
+
+
+def _judge(model: Editor, judge: str) -> tuple[Compiled, dict[str, str]]:
+    """The classifier in workdir `judge`, or the config's, and what identifies it."""
     judge = judge or model.config.evaluation.judge
     if not judge:
         raise UserError(
@@ -88,22 +138,13 @@ def _evaluate_editor(
             f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
             f"crops of {model.size} px; train a judge that fits."
         )
-    trained, compiled_judge = Compiled(model.method, model.variables), Compiled(judging.method, judging.variables)
-    untrained = trained.at(init_state(model.method, model.config.seed).inference_variables)
-    editors: dict[str, EditorProtocol] = {
-        "model": trained,
-        "copy": CopyingEditor(model.attributes),
-        "untrained": untrained,
-    }
-    found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
-    summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
-    rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
-    report.write_report(out, summary, found, protocol=protocol, curve=rows)
-    shown = spread(indices, GRID_FACES)
-    labels = source.table.select(model.attributes)[shown]
-    pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
-    grids.save_grid(out / "grid.png", pictures, names)
-    return summary
+    about = {"path": str(judging.path), "sha256": _hash_variables(judging)}
+    return Compiled(judging.method, judging.variables), about
+
+
+def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
+    trained = Compiled(model.method, model.variables)
+    return trained, trained.at(init_state(model.method, model.config.seed).inference_variables)
 
 
 def _hash_variables(model: Editor) -> str:

@@ -7,19 +7,15 @@ Each takes the config and the source and returns a function of the method and it
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.data.source import Source
-from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, labelling
+from faceattr_jax.evaluation import editing, exemplar, labelling
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.grids import compose
-from faceattr_jax.methods.base import EditRequest, Variables
+from faceattr_jax.methods.base import Variables
 
 Validator = Callable[[Any, Variables], tuple[dict[str, float], dict[str, np.ndarray]]]
 
@@ -83,33 +79,17 @@ def swaps(config: ConfigDict, source: Source) -> Validator:
     indices = _some(config, source)
     shown = indices[:FACES]
     labels = source.table.select(config.attributes)
-    references = [_opposite(indices, labels[:, i], shown, name) for i, name in enumerate(config.attributes)]
-    calls: dict[str, Any] = {}
+    rng = np.random.default_rng(0)
+    references = {
+        name: exemplar.opposites(labels[:, i], indices, shown, name, rng) for i, name in enumerate(config.attributes)
+    }
+    compiled = _compiled_once()
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        if not calls:
-            calls.update({name: jax.jit(getattr(method, name)) for name in ("edit", "reconstruct")})
-        images, own = to_float(jnp.asarray(source.images(shown))), jnp.asarray(labels[shown])
-        names, columns = ["Input", "Reconstruction"], [images, calls["reconstruct"](variables, images, own)]
-        for i, name in enumerate(config.attributes):
-            other = to_float(jnp.asarray(source.images(references[i])))
-            request = EditRequest(target=own.at[:, i].set(1 - own[:, i]), source=own, reference=other)
-            names += ["Reference", name]
-            columns += [other, calls["edit"](variables, images, request)]
-        pictures = np.stack([np.asarray(to_uint8(column)) for column in columns], axis=1)
+        pictures, names = exemplar.swaps_grid(compiled(method, variables), source, shown, references)
         return {}, {"swaps": compose(pictures, names)}
 
     return validate
-
-
-def _opposite(indices: np.ndarray, labels: np.ndarray, shown: np.ndarray, name: str) -> np.ndarray:
-    """For each face of `shown` one of `indices` whose label (of all faces, (N,)) is the other."""
-    sides = {value: indices[labels[indices] == value] for value in (0, 1)}
-    for value, faces in sides.items():
-        if len(faces) == 0:
-            raise UserError(f"no face of the valid split has {name}={value}; evaluation needs one to take it from")
-    others = [sides[1 - int(value)] for value in labels[shown]]
-    return np.array([faces[row % len(faces)] for row, faces in enumerate(others)])
 
 
 def _compiled_once() -> Callable[[Any, Variables], Compiled]:

@@ -175,15 +175,14 @@ class AttGAN(FromConfig):
 
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Images with the requested attributes, (B, S, S, 3); the source attributes default to what C reads."""
-        source = request.source
-        if source is None:
-            source = (self.classify(variables, images) > 0.5).astype(images.dtype)
+        source = self.own(variables, images, request.source)
         signs = edited_signs(source, request.target, request.strength)
         return self.decode(variables, self.encode(variables, images), signs)
 
-    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
-        """x^a = Dec(Enc(x), a), eq. 5; labels 0/1 (B, n)."""
-        return self.decode(variables, self.encode(variables, images), 2.0 * labels - 1.0)
+    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """x^a = Dec(Enc(x), a), eq. 5; labels 0/1 (B, n), which default to what C reads."""
+        signs = 2.0 * self.own(variables, images, labels) - 1.0
+        return self.decode(variables, self.encode(variables, images), signs)
 
     # Training.
 

@@ -102,14 +102,12 @@ class AttributeInverse(FromConfig):
         The paper knows no strength. Here it blends: 0 is the image (not a reconstruction), 1 is G(x), and beyond 1
         the difference is extrapolated and clipped to [-1, 1].
         """
-        source = request.source
-        if source is None:
-            source = (self.classify(variables, images) > 0.5).astype(images.dtype)
+        source = self.own(variables, images, request.source)
         blend = (1.0 - request.strength) * images + request.strength * self.invert(variables, images)
         inverts = jnp.any(source != request.target, axis=-1)[:, None, None, None]
         return jnp.where(inverts, jnp.clip(blend, -1.0, 1.0), images)
 
-    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """G(G(x)), whatever the labels."""
         return self.invert(variables, self.invert(variables, images))
 

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from faceattr_jax.data import sampling
+from faceattr_jax.errors import UserError
 
 Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
@@ -126,13 +127,11 @@ class EditRequest:
 
     source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
     reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling).
-    reference: images (B, S, S, 3) of a method that edits by example.
     """
 
     target: jax.Array
     source: jax.Array | None = None
     strength: jax.Array | float = 1.0
-    reference: jax.Array | None = None
 
 
 def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | float) -> jax.Array:
@@ -148,7 +147,9 @@ def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | flo
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods.
+    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods. One that
+    edits takes attributes, one that swaps other faces that have them; the latter interpolates, too (``linear``,
+    ``matrix_of_references``, ``matrix_of_attributes``).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     """
 
@@ -180,6 +181,17 @@ class FromConfig:
     @property
     def ema(self) -> float:
         return self.config.ema
+
+    def own(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """The `labels` of the images, 0/1 (B, n), or where there are none those that the method's own head reads.
+
+        Raises UserError for a method without such a head.
+        """
+        if labels is not None:
+            return labels
+        if not hasattr(self, "classify"):
+            raise UserError(f"an {self.config.method} model cannot read attributes off a face: give them")
+        return (self.classify(variables, images) > 0.5).astype(images.dtype)
 
 
 def build(config: ml_collections.ConfigDict) -> Any:

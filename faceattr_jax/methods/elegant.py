@@ -23,12 +23,10 @@ import numpy as np
 
 from faceattr_jax import losses
 from faceattr_jax.data import sampling
-from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
     Ctx,
-    EditRequest,
     FromConfig,
     Optimizer,
     Out,
@@ -172,7 +170,7 @@ class ELEGANT(FromConfig):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
     parts: np.ndarray  # (n, C), see `parts`
-    capabilities = frozenset({"edit", "reconstruct", "swap"})
+    capabilities = frozenset({"reconstruct", "swap"})
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -254,13 +252,16 @@ class ELEGANT(FromConfig):
         down: jax.Array,
         right: jax.Array,
     ) -> jax.Array:
-        """One choice of attributes as three references wear it, bilinearly between: (V, U, B, S, S, 3).
+        """One choice of attributes as references wear it, bilinearly between: (V, U, B, S, S, 3).
 
         references: (3, B, S, S, 3), for the corners upper right, lower left and lower right; the upper left one is
-        the image's own. mask: as in `swap` with one reference. down (V,), right (U,): places in [0, 1].
+        the image's own. Of two, (2, B, S, S, 3), the lower right corner is halfway between them. mask: as in `swap`
+        with one reference. down (V,), right (U,): places in [0, 1].
         """
         features = self.encode(variables, images)
         codes = [self.swapped_code(variables, features, reference, mask) for reference in references]
+        if len(codes) == 2:
+            codes.append((codes[0] + codes[1]) / 2)
         v, u = jnp.meshgrid(jnp.asarray(down), jnp.asarray(right), indexing="ij")
         return self._mixtures(variables, images, features, codes, jnp.stack([(1 - v) * u, v * (1 - u), v * u], -1))
 
@@ -300,24 +301,6 @@ class ELEGANT(FromConfig):
 
         flat = jax.vmap(mixture)(weights.reshape(-1, len(codes)).astype(images.dtype))
         return flat.reshape(*weights.shape[:-1], *images.shape)
-
-    def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
-        """Every attribute whose target differs from the source, as the request's reference wears it.
-
-        The reference must have the target values: only its code is looked at. At strength 0 this is the
-        reconstruction, at 1 the swap, between and beyond on the straight line through the two codes. Raises UserError
-        for a request without a reference or without the source attributes, which ELEGANT has nothing to read with.
-        """
-        if request.reference is None:
-            raise UserError(
-                "an ELEGANT model edits by example: give a reference, a face that has the wanted attributes"
-            )
-        if request.source is None:
-            raise UserError("an ELEGANT model cannot read a face's attributes: give the source attributes")
-        features = self.encode(variables, images)
-        own = features[-1]
-        swapped = self.swapped_code(variables, features, request.reference, request.source != request.target)
-        return self.decode(variables, images, features, own + request.strength * (swapped - own))
 
     def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """A' = A + Dec([z_A, z_A]), eq. 3; the labels are not looked at."""

@@ -168,9 +168,7 @@ class SLGAN(FromConfig):
 
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Dec(z, y) with z the mean of q(z|x) and the requested y; the source attributes default to what Q reads."""
-        source = request.source
-        if source is None:
-            source = (self.classify(variables, images) > 0.5).astype(images.dtype)
+        source = self.own(variables, images, request.source)
         signs = edited_signs(source, request.target, request.strength)
         return self.decode(variables, self.encode(variables, images)[0], (signs + 1.0) / 2.0)
 

@@ -50,14 +50,8 @@ def setting(spec: str, dtype: Any) -> tuple[Any, Executor, TrainState, list[dict
     return config, executor, state, batches
 
 
-@pytest.fixture(autouse=True)
-def one_thread(torch: ModuleType) -> None:
-    """PyTorch's idle threads spin: beside other processes several are far slower than one."""
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("spec", ["attgan_64", "attgan_128", "attgan_64:released"])
-def test_losses_gradients_and_moving_averages(spec: str) -> None:
+def test_losses_gradients_and_moving_averages(spec: str, torch: ModuleType) -> None:
     """In double precision: in single, a leaky ReLU whose input rounds to the other side of 0 changes 1 %."""
     from tests.oracles import attgan_torch
 
@@ -89,7 +83,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, message: str) -> None
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=message)
 
 
-def test_an_iteration() -> None:
+def test_an_iteration(torch: ModuleType) -> None:
     """Critic updates and a generator update with Adam between them: the last losses depend on all of it."""
     from tests.oracles import attgan_torch
 

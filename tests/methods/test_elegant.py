@@ -9,15 +9,14 @@ import pytest
 
 from faceattr_jax import config as configs
 from faceattr_jax.data import sampling
-from faceattr_jax.errors import UserError
 from faceattr_jax.methods import elegant
-from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.loop import train
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import runs
-from tests.checks import layer_outputs
+from tests.checks import gradients, layer_outputs
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
@@ -379,59 +378,26 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
 
 
 def test_gradients_agree_between_one_device_and_eight():
-    method = tiny()
-    stage = method.stages[0]
     data = batch(count=8)
-    found = []
-    for count in (1, 8):
-        mesh = distributed.mesh(jax.devices()[:count])
-        executor = Executor(method, stage, seed=0, mesh=mesh)
-        spec = jax.sharding.PartitionSpec
-        everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec("data")))
-        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
-
-        def both(s, b, executor=executor):
-            where = jnp.array([1, 0, 0], jnp.int32)
-            return [executor.gradients(phase, s, b, {}, where)[0] for phase in stage.phases]
-
-        run = compiled(both, in_shardings=(everywhere, split), out_shardings=everywhere)
-        found.append(jax.device_get(run(state, data)))
+    one, eight = (gradients(tiny(), data, devices, compiler_options=COMPILER_OPTIONS) for devices in (1, 8))
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-2)
 
-    jax.tree.map(close, *found)
+    jax.tree.map(close, one, eight)
 
 
 # Inference.
 
 
-def test_edit_with_the_image_itself_as_reference_is_the_reconstruction():
+def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    labels = jnp.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
-    edit = compiled(method.edit)
-    reconstruction = compiled(method.reconstruct)(variables, images, labels)
-
-    def request(target, reference, strength=1.0):
-        return EditRequest(target=target, source=labels, strength=strength, reference=reference)
-
-    np.testing.assert_allclose(edit(variables, images, request(1 - labels, images)), reconstruction, atol=1e-6)
-    np.testing.assert_allclose(edit(variables, images, request(labels, references)), reconstruction, atol=1e-6)
-    np.testing.assert_allclose(edit(variables, images, request(1 - labels, references, 0.0)), reconstruction, atol=1e-6)
-    target = jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
-    swapped = compiled(method.swap)(variables, images, references, target != labels)
-    np.testing.assert_allclose(edit(variables, images, request(target, references)), swapped, atol=1e-5)
-    assert np.abs(swapped - reconstruction).max() > 0.01
-
-
-def test_an_edit_needs_a_reference_and_the_source_attributes():
-    method = tiny()
-    (images, references), labels = pictures(), jnp.zeros((2, N))
-    with pytest.raises(UserError, match="give a reference"):
-        method.edit({}, images, EditRequest(target=labels, source=labels))
-    with pytest.raises(UserError, match="give the source attributes"):
-        method.edit({}, images, EditRequest(target=labels, reference=references))
+    swap = compiled(method.swap)
+    reconstruction = compiled(method.reconstruct)(variables, images)
+    np.testing.assert_allclose(swap(variables, images, images, jnp.ones(N)), reconstruction, atol=1e-6)
+    np.testing.assert_allclose(swap(variables, images, references, jnp.zeros(N)), reconstruction, atol=1e-6)
+    assert np.abs(swap(variables, images, references, jnp.ones(N)) - reconstruction).max() > 0.01
 
 
 def test_swap_from_several_references_and_for_each_image():

@@ -55,12 +55,6 @@ def setting(spec: str, dtype: Any, count: int = 1, **overrides: str) -> tuple[An
     return config, executor, state, [{"positive": leaf(i % n, 1), "negative": leaf(i % n, 0)} for i in range(count)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(torch: ModuleType) -> None:
-    """PyTorch's idle threads spin: beside other processes several are far slower than one."""
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("spec", ["elegant_256:released", "elegant_256"])
 def test_outputs(spec: str, torch: ModuleType) -> None:
     """Encoder, decoder and both discriminators at 256 px, with the same weights."""
@@ -95,7 +89,7 @@ def test_outputs(spec: str, torch: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("spec", "index"), [("elegant_128:released", 1), ("elegant_128", 2)])
-def test_losses_and_gradients(spec: str, index: int) -> None:
+def test_losses_and_gradients(spec: str, index: int, torch: ModuleType) -> None:
     """In double precision: in single, a ReLU whose input rounds to the other side of 0 changes 1 %."""
     from tests.oracles import elegant_torch
 
@@ -120,7 +114,7 @@ def test_losses_and_gradients(spec: str, index: int) -> None:
                     )  # fmt: skip
 
 
-def test_iterations() -> None:
+def test_iterations(torch: ModuleType) -> None:
     """Adam with its weight decay, the falling rate and the attributes in turn: the last losses depend on all of it."""
     from tests.oracles import elegant_torch
 
