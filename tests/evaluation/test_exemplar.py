@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from faceattr_jax.attributes import CONFLICTS
 from faceattr_jax.data.images import to_float
 from faceattr_jax.data.synthetic import ATTRIBUTES, SyntheticSource
 from faceattr_jax.errors import UserError
@@ -61,6 +62,8 @@ class Truth:
             (name,) = np.array(NAMES)[row]
             column, wearing[name] = ATTRIBUTES.index(name), self._faces(others)
             target[:, column] = labels[wearing[name], column]
+            excluded = [ATTRIBUTES.index(other) for other in CONFLICTS.get(name, ()) if other in ATTRIBUTES]
+            target[:, excluded] *= 1 - target[:, [column]]
         return to_float(self.source.counterfactual(faces, target, wearing=wearing))
 
     def reconstruct(self, images, labels):
