@@ -24,7 +24,7 @@ Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
 Carry = Mapping[str, Any]
 Schedule = Callable[[jax.Array], jax.Array]
-SamplerBuilder = Callable[[jax.Array, np.ndarray, np.ndarray, int], sampling.Sampler]
+SamplerBuilder = Callable[..., sampling.Sampler]
 
 
 def uniform(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> sampling.Sampler:
@@ -107,7 +107,9 @@ class Stage:
     """`iterations` runs of `phases`.
 
     sampler: makes the stage's sampler from (key, dataset indices (M,), their labels (M, n), batch size). cycle: of
-    `Ctx.index`. reset: optimizers that start anew with the stage.
+    `Ctx.index`. reset: optimizers that start anew with the stage. identity: whether batches hold ``identity`` (B,)
+    int32, the people of the training split counted from 0, and the sampler gets that of its indices (M,) as
+    ``identity``.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Stage:
     sampler: SamplerBuilder = uniform
     cycle: int = 1
     reset: tuple[str, ...] = ()
+    identity: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -137,7 +140,7 @@ class EditRequest:
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods.
+    capabilities: which of ``classify``, ``edit``, ``embed``, ``reconstruct``, ``swap``, ``generate`` it has as methods.
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     """
 

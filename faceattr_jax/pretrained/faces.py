@@ -73,22 +73,46 @@ def _published(file: weights.WeightFile, module: Any, read: Callable[[Any], Any]
 
 def _dlib(path: str, crop: str) -> FaceNetwork:
     network = _published(weights.DLIB, dlib.FaceResNet(), dlib.read, dlib.SIZE, path)
-    return dataclasses.replace(network, square=_within(crop, dlib.SQUARE))
+    return dataclasses.replace(network, square=_within(dlib.SQUARE, _kept(crop)))
 
 
 def _vgg_face(path: str, crop: str) -> FaceNetwork:
     return _published(weights.VGG_FACE, vgg_face.VGGFace(), vgg_face.read, vgg_face.SIZE, path)
 
 
-def _within(crop: str, square: Square) -> Square:
-    """A square of aligned CelebA pictures, in sides of such a crop of them; the whole of any other picture."""
+def _recognizer(path: str, crop: str) -> FaceNetwork:
+    from faceattr_jax.editor import hash_variables, load
+
+    if not path:
+        raise UserError("face.path is empty; for a recognizer it is the workdir of its run")
+    model = load(path)
+    if "embed" not in model.method.capabilities:
+        raise UserError(f"'{path}' is a run of {model.config.method}; face.path should be one of recognizer")
+    # The people's directions are of use in training alone.
+    variables = {name: {"embedder": model.variables[name]["embedder"]} for name in ("params", "batch_stats")}
+    square = _within(_kept(model.crop), _kept(crop))
+    if min(square[:2]) < 0 or max(square[:2]) + square[2] > 1:
+        raise UserError(f"'{path}' looks at {model.crop} crops, of which {crop} shows a part; train one on {crop}")
+    return FaceNetwork("recognizer", hash_variables(variables), variables, model.size, model.method.embed, square)
+
+
+def _kept(crop: str) -> Square | None:
+    """The square of aligned CelebA pictures that a crop keeps, None where it is not for these."""
     from faceattr_jax.data import crops
 
-    kept = crops.preset(crop).square if crop else "whole"
-    if isinstance(kept, str):
+    square = crops.preset(crop).square if crop else "whole"
+    return None if isinstance(square, str) else square
+
+
+def _within(square: Square | None, kept: Square | None) -> Square:
+    """A square of a picture in sides of another one; the whole of it where either is unknown."""
+    if square is None or kept is None:
         return (0.0, 0.0, 1.0)
-    top, left, side = kept
-    return ((square[0] - top) / side, (square[1] - left) / side, square[2] / side)
+    return ((square[0] - kept[0]) / kept[2], (square[1] - kept[1]) / kept[2], square[2] / kept[2])
 
 
-NETWORKS: dict[str, Callable[[str, str], FaceNetwork]] = {"vgg_face": _vgg_face, "dlib": _dlib}
+NETWORKS: dict[str, Callable[[str, str], FaceNetwork]] = {
+    "vgg_face": _vgg_face,
+    "dlib": _dlib,
+    "recognizer": _recognizer,
+}

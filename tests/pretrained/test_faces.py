@@ -15,7 +15,7 @@ from faceattr_jax.data.images import to_float
 from faceattr_jax.data.source import open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained import FaceNetwork, dlib, face_network, vgg_face
-from faceattr_jax.pretrained.faces import _within
+from faceattr_jax.pretrained.faces import _kept, _within
 from tests import checks
 
 
@@ -225,7 +225,9 @@ def test_h5py_is_named_where_it_is_missing(tmp_path, monkeypatch):
 
 
 def test_a_network_is_chosen_by_name():
-    with pytest.raises(UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be vgg_face, dlib"):
+    with pytest.raises(
+        UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be vgg_face, dlib, rec"
+    ):
         face_network(ConfigDict({"network": "dlip", "path": ""}))
 
 
@@ -279,7 +281,7 @@ def test_a_square_is_cut_before_resizing():
 
 @pytest.mark.parametrize("name", crops.PRESETS)
 def test_dlibs_square_lies_in_every_crop(name):
-    top, left, side = _within(name, dlib.SQUARE)
+    top, left, side = _within(dlib.SQUARE, _kept(name))
     assert min(top, left) >= 0
     assert max(top, left) + side <= 1
     if crops.preset(name).square in ("centre", "whole"):
