@@ -8,11 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from faceattr_jax.data.pipeline import Pipeline
 from faceattr_jax.data.source import open_source
 from faceattr_jax.methods.base import Carry, build
 from faceattr_jax.training import distributed
-from faceattr_jax.training.loop import start_state
+from faceattr_jax.training.loop import open_pipeline, start_state
 from faceattr_jax.training.step import Executor, draws
 
 INPUT_BATCHES = 20
@@ -31,8 +30,7 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
     stage = method.stages[0]
     source = open_source(config.data.path, size=config.image_size, crop=config.crop)
     indices = source.table.indices("train")
-    labels = source.table.select(method.attributes)[indices]
-    pipeline = Pipeline(source, method.attributes, stage.sampler(jax.random.key(0), indices, labels, config.batch_size))
+    pipeline = open_pipeline(config, method, stage, source, indices)
     executor = Executor(method, stage, seed=config.seed, mesh=mesh, flip=config.flip)
     state = start_state(method, config.seed, mesh)
     requests = list(draws(stage, 0))

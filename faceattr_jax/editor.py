@@ -3,6 +3,7 @@
 The functions of `editor.method` are pure and take the variables: use those under `jit`, `vmap` and `grad`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,14 @@ class Editor:
     @staticmethod
     def _out(x: jax.Array, single: bool) -> jax.Array:
         return x[0] if single else x
+
+
+def hash_variables(variables: Any) -> str:
+    """sha256 of a model's arrays in the order of its tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def load(path: str | Path) -> Editor:

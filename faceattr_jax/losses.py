@@ -22,6 +22,15 @@ def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.
     return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
+def margin_softmax(cosines: jax.Array, classes: jax.Array, *, scale: float = 1.0, margin: float = 0.0) -> jax.Array:
+    """Mean cross entropy of a softmax over `scale` times cosines (B, K), that of the right class less `margin`.
+
+    CosFace (Wang et al. 2018, eq. 4). classes: (B,) whole numbers.
+    """
+    right = jax.nn.one_hot(classes, cosines.shape[-1], dtype=cosines.dtype)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scale * (cosines - margin * right), classes))
+
+
 def wasserstein_critic(real: jax.Array, fake: jax.Array) -> jax.Array:
     """-E D(real) + E D(fake) (AttGAN eq. 11)."""
     return jnp.mean(fake) - jnp.mean(real)

@@ -16,6 +16,7 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["FACEATTR_OFFLINE"] = "1"  # no test downloads weights
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -83,6 +83,13 @@ def slgan(faces: Path, **changes: object) -> ConfigDict:
     )
 
 
+def recognizer(data: str, **changes: object) -> ConfigDict:
+    """The recogniser of drawn faces at 32 px, a few channels wide, for a few iterations."""
+    narrow = {"image_size": 32, "model.widths": (4, 8), "model.embedding": 8, "model.people": 10, "attributes": ()}
+    narrow |= {"crop": "center178", "optimizer.schedule": (), "train.iterations": 4, "train.evaluate_every": 2}
+    return changed("recognizer_64:synthetic", narrow, Path(data), changes)
+
+
 def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[str, object]) -> ConfigDict:
     settings = {
         "attributes": ATTRIBUTES,

@@ -26,6 +26,13 @@ def test_l2_is_the_mean_square():
     assert float(losses.l2(jnp.array([[1.0, -1.0], [0.0, 2.0]]), jnp.array([[0.0, 1.0], [0.0, 0.0]]))) == 9 / 4
 
 
+def test_margin_softmax():
+    cosines, who = jnp.array([[0.5, -0.5, 0.0], [0.1, 0.9, 0.3]]), jnp.array([0, 1])
+    exponents = np.exp([[4 * (0.5 - 0.2), -2, 0], [0.4, 4 * (0.9 - 0.2), 1.2]])
+    expected = -np.log(exponents[[0, 1], [0, 1]] / exponents.sum(1)).mean()
+    np.testing.assert_allclose(losses.margin_softmax(cosines, who, scale=4.0, margin=0.2), expected, rtol=1e-6)
+
+
 def test_wasserstein():
     real, fake = jnp.array([1.0, 2.0]), jnp.array([0.0, 5.0])
     assert float(losses.wasserstein_critic(real, fake)) == 1.0

@@ -24,6 +24,7 @@ class Pipeline:
       source: where the pictures come from.
       attributes: the n attributes whose labels come with them; UserError where the source lacks one.
       sampler: which pictures make up a batch.
+      people: (N,) int32 numbers to come along as "identity", such as `Table.people` gives.
       rows: which rows of a batch of the given size this process takes; all of them, or its share of several hosts'.
     """
 
@@ -33,8 +34,11 @@ class Pipeline:
         attributes: Iterable[str],
         sampler: Sampler,
         rows: Callable[[int], slice] = slice,
+        *,
+        people: np.ndarray | None = None,
     ) -> None:
         self.source = source
+        self._people = {} if people is None else {"identity": people}
         self._local = rows
         self._labels = source.table.select(attributes)
         self._cpu = jax.local_devices(backend="cpu")[0]
@@ -45,7 +49,7 @@ class Pipeline:
 
         Returns:
           The sampler's tree, with {"images": (B, size, size, 3) uint8, "labels": (B, n) float32, 0 or 1} in NumPy at
-          each leaf.
+          each leaf, and "identity": (B,) int32 where people were given.
         """
         # On the CPU whatever the backend, and with transfers spelt out, so that a training loop may forbid others.
         with jax.default_device(self._cpu):
@@ -54,7 +58,8 @@ class Pipeline:
 
     def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         indices = indices[self._local(len(indices))]
-        return {"images": self.source.images(indices), "labels": self._labels[indices]}
+        known = {name: numbers[indices] for name, numbers in self._people.items()}
+        return {"images": self.source.images(indices), "labels": self._labels[indices], **known}
 
     def prefetch(self, requests: Iterable[tuple[int, int]], depth: int = 2) -> Generator[Any, None, None]:
         """The batches of `requests` (draw, index) in their order, `depth` of them made ahead by one thread.

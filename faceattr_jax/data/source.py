@@ -49,6 +49,17 @@ class Table:
         attribute_names.check_names(attributes, self.attributes)
         return self.labels[:, [self.attributes.index(name) for name in attributes]].astype(np.float32)
 
+    def people(self, indices: np.ndarray) -> np.ndarray:
+        """(N,) int32 number of each picture's person, counted from 0 over the people at `indices`; -1 for others.
+
+        Raises UserError where identities are not known.
+        """
+        if self.identity is None:
+            raise UserError("the data do not say who is on a picture; CelebA's identity_CelebA.txt does")
+        known = np.unique(self.identity[indices])
+        place = np.searchsorted(known, self.identity).clip(max=len(known) - 1)
+        return np.where(known[place] == self.identity, place, -1).astype(np.int32)
+
     def indices(self, split: str) -> np.ndarray:
         """(M,) int64 ascending indices of "train", "valid", "test" or "all"; UserError for another split."""
         if split == "all":

@@ -1,24 +1,27 @@
 """`faceattr evaluate`: a trained model on a split, by what it can do."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from faceattr_jax import config as configs
 from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
-from faceattr_jax.editor import Editor, load
+from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, labelling, report
+from faceattr_jax.evaluation import editing, exemplar, identity, labelling, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
+PEOPLE_IMAGES = 4_000  # all pairs of which are compared
 
 
 def evaluate(
@@ -35,7 +38,8 @@ def evaluate(
     """Evaluate a run and write the report into `out`; returns the flat summary that ``evaluation.json`` begins with.
 
     workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor. data: instead of the data
-    that the run was trained on. images: how many of the split, 0 for all. curve: accuracy over strengths, too.
+    that the run was trained on. images: how many of the split, 0 for all (of a
+    recogniser PEOPLE_IMAGES, of whole people). curve: accuracy over strengths, too.
     Raises `UserError` where the pieces do not fit together.
     """
     model = load(workdir)
@@ -43,7 +47,10 @@ def evaluate(
     indices = source.table.indices(split)
     if len(indices) == 0:
         raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
-    if images:
+    recognizes = "embed" in model.method.capabilities
+    if recognizes:
+        indices = identity.whole_people(source, indices, images or PEOPLE_IMAGES)
+    elif images:
         indices = spread(indices, images)
     protocol = {
         "model": str(model.path),
@@ -60,7 +67,24 @@ def evaluate(
                 f"{model.path}: a model that swaps attributes has no strength; leave --strength and --curve."
             )
         return _evaluate_exchanger(model, judge, source, indices, out, protocol)
-    return _evaluate_judge(model, source, indices, out, protocol)
+    evaluate_model = _evaluate_recognizer if recognizes else _evaluate_judge
+    return evaluate_model(model, source, indices, out, protocol)
+
+
+def _evaluate_recognizer(
+    model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
+) -> dict[str, Any]:
+    people, embed = source.table.people(indices)[indices], jax.jit(model.method.embed)
+    untrained = init_state(model.method, model.config.seed).inference_variables
+    rows = {
+        name: identity.scores(identity.embeddings(functools.partial(embed, held), source, indices), people)
+        for name, held in (("model", model.variables), ("untrained", untrained))
+    }
+    summary = {**rows["model"], **{f"untrained_{name}": value for name, value in rows["untrained"].items()}}
+    protocol = {**protocol, "people": f"{len(np.unique(people))}, each with 2 pictures or more"}
+    files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol}, indent=2))
+    files.write(out / "evaluation.md", identity.markdown(rows, protocol["data"]))
+    return summary
 
 
 def _evaluate_judge(
@@ -138,22 +162,13 @@ def _judge(model: Editor, judge: str) -> tuple[Compiled, dict[str, str]]:
             f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
             f"crops of {model.size} px; train a judge that fits."
         )
-    about = {"path": str(judging.path), "sha256": _hash_variables(judging)}
+    about = {"path": str(judging.path), "sha256": hash_variables(judging.variables)}
     return Compiled(judging.method, judging.variables), about
 
 
 def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
     trained = Compiled(model.method, model.variables)
     return trained, trained.at(init_state(model.method, model.config.seed).inference_variables)
-
-
-def _hash_variables(model: Editor) -> str:
-    import jax
-
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model.variables):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:

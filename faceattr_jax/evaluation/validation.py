@@ -7,11 +7,12 @@ Each takes the config and the source and returns a function of the method and it
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from faceattr_jax.data.source import Source
-from faceattr_jax.evaluation import editing, exemplar, labelling
+from faceattr_jax.evaluation import editing, exemplar, identity, labelling
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.grids import compose
@@ -30,6 +31,21 @@ def labels(config: ConfigDict, source: Source) -> Validator:
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         rows = labelling.evaluate_judge(compiled(method, variables), source, indices)
         return {name: labelling.mean(rows, name) for name in ("accuracy", "balanced_accuracy")}, {}
+
+    return validate
+
+
+def people(config: ConfigDict, source: Source) -> Validator:
+    """A face recogniser on people of the valid split, none of whom it is trained on (`evaluation.identity.scores`)."""
+    indices = identity.whole_people(source, source.table.indices("valid"), config.evaluation.images)
+    numbers = source.table.people(indices)[indices]
+    embed: list[Any] = []
+
+    def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not embed:
+            embed.append(jax.jit(method.embed))
+        vectors = identity.embeddings(lambda images: embed[0](variables, images), source, indices)
+        return identity.scores(vectors, numbers), {}
 
     return validate
 

@@ -26,7 +26,7 @@ Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
 Carry = Mapping[str, Any]
 Schedule = Callable[[jax.Array], jax.Array]
-SamplerBuilder = Callable[[jax.Array, np.ndarray, np.ndarray, int], sampling.Sampler]
+SamplerBuilder = Callable[..., sampling.Sampler]
 
 
 def uniform(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> sampling.Sampler:
@@ -109,7 +109,9 @@ class Stage:
     """`iterations` runs of `phases`.
 
     sampler: makes the stage's sampler from (key, dataset indices (M,), their labels (M, n), batch size). cycle: of
-    `Ctx.index`. reset: optimizers that start anew with the stage.
+    `Ctx.index`. reset: optimizers that start anew with the stage. identity: whether batches hold ``identity`` (B,)
+    int32, the people of the training split counted from 0, and the sampler gets that of its indices (M,) as
+    ``identity``.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Stage:
     sampler: SamplerBuilder = uniform
     cycle: int = 1
     reset: tuple[str, ...] = ()
+    identity: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -147,9 +150,9 @@ def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | flo
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods. One that
-    edits takes attributes, one that swaps other faces that have them; the latter interpolates, too (``linear``,
-    ``matrix_of_references``, ``matrix_of_attributes``).
+    capabilities: which of ``classify``, ``edit``, ``embed``, ``generate``, ``reconstruct``, ``swap`` it has as methods.
+    One that edits takes attributes, one that swaps other faces that have them; the latter interpolates, too
+    (``linear``, ``matrix_of_references``, ``matrix_of_attributes``).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     """
 

@@ -26,8 +26,7 @@ from faceattr_jax.methods.base import (
     adam,
     learning_rate,
 )
-from faceattr_jax.nn.blocks import batch_norm, max_pool
-from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.blocks import batch_norm, conv_pairs, shifted
 
 
 class Classifier(nn.Module):
@@ -41,12 +40,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        x = images
-        for i, width in enumerate(self.widths):
-            for j in range(2):
-                x = Conv(width, 3, use_bias=False, name=f"conv{i}_{j}")(x)
-                x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}_{j}")(x))
-            x = max_pool(x)
+        x = conv_pairs(images, self.widths, self.momentum, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(nn.Dense(self.fc, use_bias=False, name="fc")(x)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -106,20 +100,6 @@ class AttributeClassifier(FromConfig):
             mutated={"batch_stats/classifier": new["batch_stats"], "memory/counts": counts},
             metrics={"entropy": entropy, "accuracy": jnp.mean((logits > 0) == (labels > 0.5))},
         )
-
-
-def shifted(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
-    """Move each image (B, S, S, 3) by up to `pixels` in both axes, edges repeated: the usual padded random crop."""
-    if pixels == 0:
-        return images
-    size = images.shape[1]
-    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
-    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
-
-    def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (size, size, image.shape[-1]))
-
-    return jax.vmap(cut)(padded, offsets)
 
 
 def build(config: ml_collections.ConfigDict) -> AttributeClassifier:

@@ -60,6 +60,33 @@ class Convolutions(nn.Module):
         return x
 
 
+def conv_pairs(x: jax.Array, widths: Sequence[int], momentum: float, train: bool) -> jax.Array:
+    """For each width two 3x3 convolutions with batch norm and ReLU, and a pooling that halves (B, H, W, C).
+
+    Inside a compact module.
+    """
+    for i, width in enumerate(widths):
+        for j in range(2):
+            x = Conv(width, 3, use_bias=False, name=f"conv{i}_{j}")(x)
+            x = nn.relu(batch_norm(momentum, train, name=f"norm{i}_{j}")(x))
+        x = max_pool(x)
+    return x
+
+
+def shifted(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
+    """Move each image (B, S, S, 3) by up to `pixels` in both axes, edges repeated: the usual padded random crop."""
+    if pixels == 0:
+        return images
+    size = images.shape[1]
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+
+    def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (size, size, image.shape[-1]))
+
+    return jax.vmap(cut)(padded, offsets)
+
+
 def mean_pool(x: jax.Array, factor: int) -> jax.Array:
     """Mean over squares of factor x factor pixels (B, H, W, C) -> (B, H / factor, W / factor, C)."""
     batch, height, width, channels = x.shape

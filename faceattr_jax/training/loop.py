@@ -28,7 +28,7 @@ from tqdm import tqdm
 from faceattr_jax import config as configs
 from faceattr_jax import files
 from faceattr_jax.data.pipeline import Pipeline, cached
-from faceattr_jax.data.source import open_source
+from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import Method, Stage, build
 from faceattr_jax.training import distributed
@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     module, function = config.evaluation.validator.split(".")
     validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
     indices = source.table.indices("train")
-    labels = source.table.select(method.attributes)[indices]
+    pipelines = [open_pipeline(config, method, stage, source, indices) for stage in method.stages]
     # Only now, so that a mistake in the config or the data leaves nothing behind.
     claim(workdir, config)
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
@@ -68,12 +68,12 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     run = _Run(config, workdir, method, mesh, checkpoints, writer, validate)
     if config.data.cache:
         source = cached(source, indices)
+        for pipeline in pipelines:
+            pipeline.source = source
     try:
         with _Terminated() as terminated:
             first = 0
-            for number, stage in enumerate(method.stages):
-                sampler = stage.sampler(_stage_key(config.seed, stage), indices, labels, config.batch_size)
-                pipeline = Pipeline(source, method.attributes, sampler, rows=distributed.local_rows)
+            for number, (stage, pipeline) in enumerate(zip(method.stages, pipelines, strict=True)):
                 if int(state.step) < first + stage.iterations:
                     state = run.stage(state, stage, first, pipeline, terminated, reset=number > 0)
                 if terminated.is_set():
@@ -258,8 +258,14 @@ def start_state(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints 
     return checkpoints.restore(like)
 
 
-def _stage_key(seed: int, stage: Stage) -> jax.Array:
-    return fold_in(jax.random.key(seed), "sampler", stage.name)
+def open_pipeline(config: ConfigDict, method: Method, stage: Stage, source: Source, indices: np.ndarray) -> Pipeline:
+    """The batches of a stage, drawn from the pictures of `source` at `indices`; this process's rows of them."""
+    key = fold_in(jax.random.key(config.seed), "sampler", stage.name)
+    labels = source.table.select(method.attributes)[indices]
+    people = source.table.people(indices) if stage.identity else None
+    known = {} if people is None else {"identity": people[indices]}
+    sampler = stage.sampler(key, indices, labels, config.batch_size, **known)
+    return Pipeline(source, method.attributes, sampler, rows=distributed.local_rows, people=people)
 
 
 def _take(batches: Iterator[Any], count: int) -> list[Any]:

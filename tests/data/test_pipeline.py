@@ -56,6 +56,15 @@ def test_a_batch_has_the_samplers_tree():
     assert batch["negative"]["labels"][:, 1].tolist() == [0, 0, 0]
 
 
+def test_people_come_along():
+    sampler = sampling.opposite_pairs(KEY, np.arange(20), Counting().table.labels, 3)
+    people = np.arange(20, dtype=np.int32) // 3
+    batch = pipeline.Pipeline(Counting(), ["Male"], sampler, people=people).batch(1)
+    for leaf in batch.values():
+        assert leaf["identity"].dtype == np.int32
+        np.testing.assert_array_equal(leaf["identity"], leaf["images"][:, 0, 0, 0] // 3)
+
+
 def test_processes_take_their_shares_of_one_batch():
     sampler = sampling.uniform(KEY, np.arange(20), 6)
     whole = pipeline.Pipeline(Counting(), ["Male"], sampler).batch(3)

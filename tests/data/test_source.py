@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,15 @@ def test_indices_of_splits():
     assert TABLE.indices("all").tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError, match="did you mean 'valid'"):
         TABLE.indices("validation")
+
+
+def test_people_are_counted_from_0_over_those_at_the_indices():
+    table = dataclasses.replace(TABLE, identity=np.array([40, 7, 30, 40]))
+    assert table.people(np.array([0, 2])).tolist() == [1, -1, 0, 1]
+    assert table.people(table.indices("all")).tolist() == [2, 0, 1, 2]
+    assert table.people(np.array([1])).tolist() == [-1, 0, -1, -1]
+    with pytest.raises(UserError, match="do not say who is on a picture"):
+        TABLE.people(np.array([0]))
 
 
 def test_the_kind_is_found_by_content(celeba, tmp_path):
