@@ -106,10 +106,15 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     trace of the root is the sum of the singular values of R S^T: no root of a matrix that may be singular.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
-    centred = [(x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (a, b)]
-    r, s = np.linalg.qr(centred[0], mode="r"), np.linalg.qr(centred[1], mode="r")
+    r, s = _covariance_root(a), _covariance_root(b)
     root = np.linalg.svd(r @ s.T, compute_uv=False).sum()
     return float(np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + np.sum(r**2) + np.sum(s**2) - 2 * root)
+
+
+def _covariance_root(x: np.ndarray) -> np.ndarray:
+    """R (rank, D) such that R^T R is the covariance of x (N, D)."""
+    _, s, vt = np.linalg.svd((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), full_matrices=False)
+    return s[:, None] * vt
 
 
 def held_out_r2(x: np.ndarray, y: np.ndarray, penalties: Sequence[float] = PENALTIES) -> float:
