@@ -46,6 +46,21 @@ class Exchanger(Protocol):
         ...
 
 
+class Generator(Protocol):
+    """Draws new faces."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+    def draw_latents(self, key: jax.Array, count: int) -> jax.Array:
+        """z from the prior, (count, d)."""
+        ...
+
+    def generate(self, key: jax.Array, labels: jax.Array) -> jax.Array:
+        """Faces (B, S, S, 3) with attributes `labels` (B, n) and the z that `draw_latents` draws with the same key."""
+        ...
+
+
 class Judge(Protocol):
     """An attribute classifier that had no part in the editor's training."""
 
@@ -89,6 +104,7 @@ class Compiled:
     def __init__(self, method: Any, variables: Variables) -> None:
         self.attributes: tuple[str, ...] = tuple(method.attributes)
         self.variables = variables
+        self.embeds = hasattr(method, "features")
         self._edit = jax.jit(
             lambda variables, images, source, target, strength: method.edit(
                 variables, images, EditRequest(target=target, source=source, strength=strength)
@@ -97,6 +113,9 @@ class Compiled:
         self._reconstruct = jax.jit(lambda *arguments: method.reconstruct(*arguments))
         self._swap = jax.jit(lambda *arguments: method.swap(*arguments))
         self._classify = jax.jit(lambda *arguments: method.classify(*arguments))
+        self._features = jax.jit(lambda *arguments: method.features(*arguments))
+        self._generate = jax.jit(lambda *arguments: method.generate(*arguments))
+        self._draw_latents = lambda *arguments: method.draw_latents(*arguments)
 
     def at(self, variables: Variables) -> Self:
         """The same compiled functions with other variables: an untrained model, a later checkpoint."""
@@ -115,6 +134,15 @@ class Compiled:
 
     def classify(self, images: jax.Array) -> jax.Array:
         return self._classify(self.variables, images)
+
+    def features(self, images: jax.Array) -> jax.Array:
+        return self._features(self.variables, images)
+
+    def generate(self, key: jax.Array, labels: jax.Array) -> jax.Array:
+        return self._generate(self.variables, key, labels)
+
+    def draw_latents(self, key: jax.Array, count: int) -> jax.Array:
+        return self._draw_latents(key, count)
 
 
 def invert(labels: np.ndarray, names: Sequence[str], group: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

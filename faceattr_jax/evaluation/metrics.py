@@ -5,6 +5,7 @@ so that what is measured is what is seen; differences are in 8-bit levels (0 to 
 Predictions and labels are (N, A), boolean or 0/1.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceattr_jax.data.images import to_uint8
+
+PENALTIES = tuple(10.0**k for k in range(-6, 4))
 
 _SIGMA, _RADIUS = 1.5, 5
 _GAUSSIAN = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
@@ -94,6 +97,48 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None, 
     error = 1.959964 * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-error, error]))
     return rho, float(low), float(high)
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance of the Gaussians fitted to features (N, D) and (M, D), N and M at least 2.
+
+    |difference of means|^2 + tr(A + B - 2 (A B)^(1/2)), covariances over N - 1. With A = R^T R and B = S^T S, the
+    trace of the root is the sum of the singular values of R S^T: no root of a matrix that may be singular.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    r, s = _covariance_root(a), _covariance_root(b)
+    root = np.linalg.svd(r @ s.T, compute_uv=False).sum()
+    return float(np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + np.sum(r**2) + np.sum(s**2) - 2 * root)
+
+
+def _covariance_root(x: np.ndarray) -> np.ndarray:
+    """R (rank, D) such that R^T R is the covariance of x (N, D)."""
+    _, s, vt = np.linalg.svd((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), full_matrices=False)
+    return s[:, None] * vt
+
+
+def held_out_r2(x: np.ndarray, y: np.ndarray, penalties: Sequence[float] = PENALTIES) -> float:
+    """R^2 of y (N, K) by ridge regression from x (N, D), fitted on the first half, on the second; mean over K.
+
+    penalties: in mean squared singular values of the centred x; that with the least leave-one-out error on the first
+    half is taken.
+    """
+    x, y, half = x.astype(np.float64), y.astype(np.float64), len(x) // 2
+    centre, level = x[:half].mean(axis=0), y[:half].mean(axis=0)
+    u, s, vt = np.linalg.svd(x[:half] - centre, full_matrices=False)
+    target = y[:half] - level
+    projected = (u.T @ target).T  # (K, rank)
+
+    def left_out(penalty: float) -> float:
+        shrunk = s**2 / (s**2 + penalty)
+        leverage = 1 / half + u**2 @ shrunk
+        return float(np.sum(((target - u @ (shrunk * projected).T) / (1 - leverage)[:, None]) ** 2))
+
+    unit = np.mean(s**2) or 1.0  # inputs that are all equal explain nothing, whatever the penalty
+    penalty = min((unit * p for p in penalties), key=left_out)
+    predicted = level + (x[half:] - centre) @ vt.T @ (s / (s**2 + penalty) * projected).T
+    total = np.sum((y[half:] - y[half:].mean(axis=0)) ** 2, axis=0)
+    return float(np.mean(1 - np.sum((y[half:] - predicted) ** 2, axis=0) / total))
 
 
 class Confusion(NamedTuple):

@@ -14,7 +14,7 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, identity, labelling, report
+from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
@@ -116,6 +116,17 @@ def _evaluate_editor(
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, about)
+    if "generate" in model.method.capabilities:
+        generators = {"model": trained, "untrained": untrained}
+        embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}
+        train = np.setdiff1d(source.table.indices("train"), indices)
+        found["generation"] = generation.evaluate_generators(
+            generators, compiled_judge, embedders, source, indices, others=spread(train, len(indices))
+        )
+        summary |= generation.summarize(found["generation"])
+        labels = source.table.select(model.attributes)[indices]
+        pictures, names = generation.faces_grid(trained, labels)
+        grids.save_grid(out / "generated.png", pictures, row_names=names)
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
     shown = spread(indices, GRID_FACES)

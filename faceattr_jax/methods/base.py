@@ -152,7 +152,7 @@ class Method(Protocol):
 
     capabilities: which of ``classify``, ``edit``, ``embed``, ``generate``, ``reconstruct``, ``swap`` it has as methods.
     One that edits takes attributes, one that swaps other faces that have them; the latter interpolates, too
-    (``linear``, ``matrix_of_references``, ``matrix_of_attributes``).
+    (``linear``, ``matrix_of_references``, ``matrix_of_attributes``). One that generates tells its z (``draw_latents``).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     """
 

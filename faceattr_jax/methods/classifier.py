@@ -43,6 +43,7 @@ class Classifier(nn.Module):
         x = conv_pairs(images, self.widths, self.momentum, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(nn.Dense(self.fc, use_bias=False, name="fc")(x)))
+        self.sow("intermediates", "features", x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.attributes, name="logits")(x)
 
@@ -71,6 +72,12 @@ class AttributeClassifier(FromConfig):
         """Probability of each attribute, (B, n)."""
         own = {collection: variables[collection]["classifier"] for collection in ("params", "batch_stats")}
         return nn.sigmoid(self.networks["classifier"].apply(own, images))
+
+    def features(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """What the last layer reads the attributes from, (B, fc)."""
+        own = {collection: variables[collection]["classifier"] for collection in ("params", "batch_stats")}
+        _, kept = self.networks["classifier"].apply(own, images, mutable=["intermediates"])
+        return kept["intermediates"]["features"][0]
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Weighted binary cross entropy, mean over attributes, plus l2 / 2 times the kernels' squared norm."""

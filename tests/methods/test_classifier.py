@@ -76,6 +76,17 @@ def test_shifted_moves_each_image_by_whole_pixels():
     assert classifier.shifted(jax.random.key(1), images, 0) is images
 
 
+def test_features_are_what_the_last_layer_reads():
+    method = build(configs.load("classifier_128", TINY))
+    variables = init_state(method, 0).variables
+    images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
+    features = method.features(variables, images)
+    assert features.shape == (3, 8)
+    last = variables["params"]["classifier"]["logits"]
+    probabilities = jax.nn.sigmoid(features @ last["kernel"] + last["bias"])
+    np.testing.assert_allclose(method.classify(variables, images), probabilities, rtol=1e-6)
+
+
 def test_max_pool_is_flaxs():
     import flax.linen as nn
 

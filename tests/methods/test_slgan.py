@@ -352,6 +352,12 @@ def test_a_run_killed_and_resumed_is_evaluated_as_any_other(faces, trained, tmp_
 
     summary = evaluate(tmp_path / "whole", tmp_path / "report", images=6)
     assert 0 <= summary["attribute_accuracy"] <= 1
+    for prefix in ("", "untrained_"):
+        assert 0 <= summary[f"{prefix}generated_accuracy"] <= 1
+        for number in ("frechet_judge", "generated_variance_ratio", "latent_r2"):
+            assert np.isfinite(summary[prefix + number]), number
+    assert "## New faces" in (tmp_path / "report" / "evaluation.md").read_text()
+    assert (tmp_path / "report" / "generated.png").exists()
     editor = load(tmp_path / "whole")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     edited = editor.edit(pixels, {"Male": 1}, source=[[1, 0, 0], [0, 1, 1]])
