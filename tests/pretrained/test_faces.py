@@ -287,7 +287,7 @@ def test_dlibs_square_lies_in_every_crop(name):
     if crops.preset(name).square in ("centre", "whole"):
         assert (top, left, side) == (0, 0, 1)
     else:  # the eyes of CelebA's mean face come where dlib's chips have them
-        start_y, start_x, kept = crops.preset(name).square
+        start_y, start_x, kept = _kept(name)
         eyes = (np.array([(69.1, 111.3), (107.9, 111.3)]) - (start_x, start_y)) / kept
         # dlib's mean face: corners of the eyes, within a border of a quarter.
         corners = np.array([(0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135)])
