@@ -3,6 +3,7 @@
 The functions of `editor.method` are pure and take the variables: use those under `jit`, `vmap` and `grad`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Editor:
         self.config = method.config
         self._calls = {
             name: jax.jit(getattr(method, name))
-            for name in ("edit", "reconstruct", "classify")
+            for name in ("own", "edit", "reconstruct", "classify")
             if hasattr(method, name)
         }
 
@@ -64,6 +65,12 @@ class Editor:
         """
         self._require("edit")
         attribute_names.check_names(edits, self.attributes)
+        for name, value in edits.items():
+            if self.method.towards.get(name, value) != value:
+                raise UserError(
+                    f"{self.path or self.config.method}: this model was trained for {name}={1 - value} alone, so it "
+                    f"cannot give {name}={value}; train another one for that."
+                )
         x, single = self._images(images)
         own = self._own(x, source)
         target = attribute_names.edited(own, edits, self.attributes)
@@ -73,19 +80,22 @@ class Editor:
     def slide(
         self, images: ArrayLike, attribute: str, strengths: Sequence[float], *, source: ArrayLike | None = None
     ) -> jax.Array:
-        """One attribute inverted at several strengths: (len(strengths), ...) of edited images."""
+        """One attribute inverted at several strengths: (len(strengths), ...) of edited images.
+
+        What the model cannot invert stays as it is.
+        """
         x, single = self._images(images)
         own = self._own(x, source)
         attribute_names.check_names([attribute], self.attributes)
         column = self.attributes.index(attribute)
         present = np.asarray(own[:, column]) > 0.5
+
+        def towards(value: int, strength: float) -> jax.Array:
+            able = self.method.towards.get(attribute, value) == value
+            return self.edit(x, {attribute: value}, strength=strength, source=own) if able else x
+
         rows = [
-            np.where(
-                present[:, None, None, None],
-                self.edit(x, {attribute: 0}, strength=strength, source=own),
-                self.edit(x, {attribute: 1}, strength=strength, source=own),
-            )
-            for strength in strengths
+            np.where(present[:, None, None, None], towards(0, strength), towards(1, strength)) for strength in strengths
         ]
         return jnp.stack([self._out(jnp.asarray(row), single) for row in rows])
 
@@ -106,7 +116,7 @@ class Editor:
         """The given attributes of the faces as (B, n), or what the model reads off them."""
         if source is not None:
             return jnp.asarray(source, jnp.float32).reshape(len(images), -1)
-        return (self._calls["classify"](self.variables, images) > 0.5).astype(jnp.float32)
+        return self._calls["own"](self.variables, images)
 
     def _require(self, capability: str) -> None:
         if capability not in self.method.capabilities:
@@ -129,6 +139,14 @@ class Editor:
     @staticmethod
     def _out(x: jax.Array, single: bool) -> jax.Array:
         return x[0] if single else x
+
+
+def hash_variables(variables: Any) -> str:
+    """sha256 of a model's arrays in the order of its tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def load(path: str | Path) -> Editor:

@@ -36,7 +36,7 @@ def gradients(method: Any, data: Any, devices: int = 1, **options: Any) -> dict[
     compiled = functools.partial(jax.jit, in_shardings=(everywhere, split), out_shardings=everywhere, **options)
     return {
         phase.name: jax.device_get(
-            compiled(lambda s, b, p=phase: executor.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32))[0])(state, data)
+            compiled(lambda s, b, p=phase: executor.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32), {})[0])(state, data)
         )
         for phase in method.stages[0].phases
     }

@@ -10,9 +10,9 @@ import numpy as np
 from faceattr_jax import config as configs
 from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
-from faceattr_jax.editor import Editor, load
+from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, labelling, report
+from faceattr_jax.evaluation import editing, labelling, report, restoration
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
@@ -43,6 +43,7 @@ def evaluate(
     indices = source.table.indices(split)
     if len(indices) == 0:
         raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
+    indices = editing.invertible(model.method, source, indices)
     if images:
         indices = spread(indices, images)
     protocol = {
@@ -54,7 +55,22 @@ def evaluate(
     }
     if "edit" in model.method.capabilities:
         return _evaluate_editor(model, judge, source, indices, out, strength, curve, protocol)
+    if "restore" in model.method.capabilities:
+        return _evaluate_restorer(model, source, indices, out, protocol)
     return _evaluate_judge(model, source, indices, out, protocol)
+
+
+def _evaluate_restorer(
+    model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
+) -> dict[str, Any]:
+    compiled = restoration.Compiled(model.method)
+    untrained = init_state(model.method, model.config.seed).inference_variables
+    rows = restoration.evaluate(compiled, {"model": model.variables, "untrained": untrained}, source, indices)
+    files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
+    files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
+    shown = spread(indices, GRID_FACES)
+    grids.save_grid(out / "grid.png", *restoration.grid(compiled, model.variables, source, shown))
+    return rows["model"]
 
 
 def _evaluate_judge(
@@ -96,7 +112,7 @@ def _evaluate_editor(
         "untrained": untrained,
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
-    summary = editing.summarize(found, {"path": str(judging.path), "sha256": _hash_variables(judging)})
+    summary = editing.summarize(found, {"path": str(judging.path), "sha256": hash_variables(judging.variables)})
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
@@ -104,15 +120,6 @@ def _evaluate_editor(
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
     grids.save_grid(out / "grid.png", pictures, names)
     return summary
-
-
-def _hash_variables(model: Editor) -> str:
-    import jax
-
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model.variables):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.data.source import Source
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, labelling
+from faceattr_jax.evaluation import editing, labelling, restoration
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.grids import compose
@@ -74,6 +74,22 @@ def edits(config: ConfigDict, source: Source) -> Validator:
             "reconstruction_psnr": found["reconstruction"]["psnr"],
         }
         return {name: value for name, value in scalars.items() if value is not None}, grids
+
+    return validate
+
+
+def restorations(config: ConfigDict, source: Source) -> Validator:
+    """A model that restores degraded faces (`evaluation.restoration`), and what it is given; both by eye, too."""
+    indices = _some(config, source)
+    made: list[restoration.Compiled] = []
+
+    def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not made:
+            made.append(restoration.Compiled(method))
+        rows = restoration.evaluate(made[0], {"model": variables}, source, indices)
+        pictures, names = restoration.grid(made[0], variables, source, indices[:FACES])
+        scalars = {**rows["model"], **{f"degraded_{name}": value for name, value in rows["degraded"].items()}}
+        return scalars, {"restorations": compose(pictures, names)}
 
     return validate
 

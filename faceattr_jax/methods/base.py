@@ -4,7 +4,8 @@ A method names its networks and optimizers and lists its stages. A stage is a nu
 sequence of phases; a phase is one objective, the optimizers that follow its gradient, and how often it repeats.
 `training.step` compiles and runs the schedule; nothing here knows how.
 
-Variables are `{collection: {network: tree}}` with the collections ``params``, ``batch_stats`` and ``memory``.
+Variables are `{collection: {network: tree}}` with the collections ``params``, ``batch_stats`` and ``memory``; in
+training also ``frozen``, the weights that a method borrows (`Frozen`), which nothing changes and no checkpoint holds.
 Images are NHWC float32 in [-1, 1]; labels and requests are 0/1.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import optax
 
 from faceattr_jax.data import sampling
+from faceattr_jax.errors import UserError
 
 Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
@@ -47,6 +49,19 @@ class Optimizer:
     networks: tuple[str, ...]
     transform: optax.GradientTransformation
     schedule: Schedule
+
+
+class Frozen(Protocol):
+    """A network trained elsewhere, which no optimizer owns. sha256: of its weights, for the run's record."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def variables(self) -> Mapping[str, Any]: ...
 
 
 @jax.tree_util.register_dataclass
@@ -137,8 +152,10 @@ class EditRequest:
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate`` it has as methods.
-    ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
+    capabilities: which of ``classify``, ``edit``, ``reconstruct``, ``swap``, ``generate``, ``restore`` it has as
+    methods. ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
+    frozen: the networks that its objectives borrow, by role; read when training begins, of no use in inference.
+    towards: attributes that it edits in one direction only, with the value that they get.
     """
 
     config: ml_collections.ConfigDict
@@ -148,6 +165,8 @@ class Method(Protocol):
     stages: tuple[Stage, ...]
     ema: float
     capabilities: frozenset[str]
+    frozen: Mapping[str, Frozen]
+    towards: Mapping[str, int]
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         """Fresh variables."""
@@ -163,12 +182,31 @@ class FromConfig:
     optimizers: dict[str, Optimizer]
 
     @property
+    def frozen(self) -> Mapping[str, Frozen]:
+        return {}
+
+    @property
+    def towards(self) -> Mapping[str, int]:
+        return {}
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         return tuple(self.config.attributes)
 
     @property
     def ema(self) -> float:
         return self.config.ema
+
+    def own(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """The `labels` of the images, 0/1 (B, n), or where there are none those that the method's own head reads.
+
+        Raises UserError for a method without such a head.
+        """
+        if labels is not None:
+            return labels
+        if not hasattr(self, "classify"):
+            raise UserError(f"an {self.config.method} model cannot read attributes off a face: give them")
+        return (self.classify(variables, images) > 0.5).astype(images.dtype)
 
 
 def build(config: ml_collections.ConfigDict) -> Any:
@@ -181,6 +219,11 @@ def adam(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     direction = optax.scale_by_adam(b1=config.optimizer.b1, b2=config.optimizer.b2)
     decay = config.optimizer.get("weight_decay", 0.0)
     return optax.chain(optax.add_decayed_weights(decay), direction) if decay else direction
+
+
+def rmsprop(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """RMSProp's direction with the `decay` and `epsilon` of `config.optimizer`, the latter added to the root."""
+    return optax.scale_by_rms(decay=config.optimizer.decay, eps=config.optimizer.epsilon, eps_in_sqrt=False)
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> Schedule:
