@@ -61,9 +61,7 @@ def feature_matching(features: Sequence[jax.Array], others: Sequence[jax.Array],
     return sum((c * l1(f, o) for c, f, o in zip(channels, features, others, strict=True)), start=jnp.float32(0))
 
 
-def perceptual(
-    features: Sequence[jax.Array], others: Sequence[jax.Array], weights: Sequence[float]
-) -> jax.Array:
+def perceptual(features: Sequence[jax.Array], others: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
     """Sum over layers of w_l / (2 C H W) |f_l(x) - f_l(y)|^2 (DIAT eqs. 9-10), mean over the batch.
 
     features, others: maps (B, H_l, W_l, C_l) or vectors (B, C_l).
@@ -89,7 +87,8 @@ def region_share(region: jax.Array, share: float, *, per: str = "sum") -> jax.Ar
 
 def total_variation(images: jax.Array) -> jax.Array:
     """Sum of squared differences between neighbouring pixels, (B,) of (B, H, W, C) (Mahendran and Vedaldi 2015)."""
-    return sum(jnp.sum(jnp.diff(images, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    down, right = (jnp.sum(jnp.diff(images, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    return down + right
 
 
 def gradient_penalty(

@@ -72,7 +72,8 @@ def gradient_energy(images: jax.Array) -> jax.Array:
     How sharp images are; a blurred one has less than the picture that it was made of.
     """
     x = levels(images)
-    return sum((jnp.mean(jnp.diff(x, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2)), start=jnp.float32(0))
+    down, right = (jnp.mean(jnp.diff(x, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    return down + right
 
 
 def _blur(x: jax.Array) -> jax.Array:

@@ -67,13 +67,13 @@ def evaluate(
         name: {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in parts[0]}
         for name, parts in found.items()
     }
-    energy = scores.pop("truth")["gradient_energy"]
-    return {name: {**row, "gradient_energy_ratio": row.pop("gradient_energy") / energy} for name, row in scores.items()}
+    true = scores.pop("truth")["gradient_energy"]
+    for row in scores.values():
+        row["gradient_energy_ratio"] = row.pop("gradient_energy") / true
+    return scores
 
 
-def grid(
-    compiled: Compiled, variables: Variables, source: Any, indices: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
+def grid(compiled: Compiled, variables: Variables, source: Any, indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """A row per face, (R, 3, S, S, 3) uint8: degraded, restored, and the face itself; and the headings."""
     truth = source.images(indices)
     degraded = compiled.degrade(to_float(jnp.asarray(truth)), jnp.asarray(indices))

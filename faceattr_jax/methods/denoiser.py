@@ -57,7 +57,7 @@ def noisy(images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
     return images + deviation / 127.5 * jax.random.normal(key, images.shape, images.dtype)
 
 
-def denoising(network: Denoiser, params: Any, images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
+def denoising(network: Any, params: Any, images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
     """|DN(y) + y - x|^2 of noisy y, clean x in [0, 1] (eq. 12): a sum over each image, a mean over them."""
     noised = unit(noisy(images, key, deviation))
     return losses.squared_distance(network.apply({"params": params}, noised) + noised, unit(images))
@@ -90,9 +90,7 @@ class FaceDenoiser(FromConfig):
         params = variables["params"]["denoiser"]
         return Out(
             losses={
-                "denoiser": denoising(
-                    self.networks["denoiser"], params, batch["images"], ctx.key, self.config.noise
-                )
+                "denoiser": denoising(self.networks["denoiser"], params, batch["images"], ctx.key, self.config.noise)
             }
         )
 
