@@ -46,9 +46,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss.perceptual_layers = (("conv3_3", 1.0), ("conv4_3", 1.0))  # the paper is silent on the layers
     if variant == "tv":
         config.loss.smoothness = "tv"
+        config.loss.threshold = 250.0  # the paper is silent; the mean of 400 of CelebA's pictures
     if variant == "synthetic":
         synthetic(config)
         config.data.exclude = ()
+        config.loss.share = 0.1  # the mean share of the region of eyeglasses on training faces
         config.model.mask = (16, 32, 32, 32)
     return config
 

@@ -121,7 +121,7 @@ def invertible(method: Any, source: Any, indices: np.ndarray) -> np.ndarray:
     """
     given = source.table.select(method.towards)[indices]
     able = np.all(given != np.array(list(method.towards.values()), np.float32), axis=1)
-    if not able.any():
+    if method.towards and not able.any():
         only = ", ".join(f"{name}={value}" for name, value in method.towards.items())
         raise UserError(f"all faces have {only} already, which is all that this model can do; choose other faces")
     return indices[able]

@@ -45,8 +45,6 @@ def edits(config: ConfigDict, source: Source) -> Validator:
     changes everything is called the best. What could not be measured is left out: an editor of one attribute has no
     untouched ones, so no score either.
     """
-    indices = _some(config, source)
-    shown = indices[:FACES]
     compiled = _compiled_once()
     judge = None
     if config.evaluation.judge:
@@ -57,6 +55,8 @@ def edits(config: ConfigDict, source: Source) -> Validator:
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         editor = compiled(method, variables)
+        indices = _some(config, source, method)
+        shown = indices[:FACES]
         own = source.table.select(method.attributes)[shown]
         pictures, names = editing.edits_grid(editor, source.images(shown), own, method.attributes)
         grids = {"edits": compose(pictures, names)}
@@ -140,6 +140,7 @@ def _compiled_once() -> Callable[[Any, Variables], Compiled]:
     return compiled
 
 
-def _some(config: ConfigDict, source: Source) -> np.ndarray:
-    """The faces of the valid split to use, spread over it."""
-    return spread(source.table.indices("valid"), config.evaluation.images)
+def _some(config: ConfigDict, source: Source, editor: Any = None) -> np.ndarray:
+    """The faces of the valid split to use, spread over it: those that `editor`, a method, can invert."""
+    indices = source.table.indices("valid")
+    return spread(editing.invertible(editor, source, indices) if editor else indices, config.evaluation.images)
