@@ -75,6 +75,12 @@ class Editor:
         """
         self._require("edit")
         attribute_names.check_names(edits, self.attributes)
+        for name, value in edits.items():
+            if self.method.towards.get(name, value) != value:
+                raise UserError(
+                    f"{self.path or self.config.method}: this model was trained for {name}={1 - value} alone, so it "
+                    f"cannot give {name}={value}; train another one for that."
+                )
         x, single = self._images(images)
         own = self._own(x, source)
         target = attribute_names.edited(own, edits, self.attributes)
@@ -84,19 +90,22 @@ class Editor:
     def slide(
         self, images: ArrayLike, attribute: str, strengths: Sequence[float], *, source: ArrayLike | None = None
     ) -> jax.Array:
-        """One attribute inverted at several strengths: (len(strengths), ...) of edited images."""
+        """One attribute inverted at several strengths: (len(strengths), ...) of edited images.
+
+        What the model cannot invert stays as it is.
+        """
         x, single = self._images(images)
         own = self._own(x, source)
         attribute_names.check_names([attribute], self.attributes)
         column = self.attributes.index(attribute)
         present = np.asarray(own[:, column]) > 0.5
+
+        def towards(value: int, strength: float) -> jax.Array:
+            able = self.method.towards.get(attribute, value) == value
+            return self.edit(x, {attribute: value}, strength=strength, source=own) if able else x
+
         rows = [
-            np.where(
-                present[:, None, None, None],
-                self.edit(x, {attribute: 0}, strength=strength, source=own),
-                self.edit(x, {attribute: 1}, strength=strength, source=own),
-            )
-            for strength in strengths
+            np.where(present[:, None, None, None], towards(0, strength), towards(1, strength)) for strength in strengths
         ]
         return jnp.stack([self._out(jnp.asarray(row), single) for row in rows])
 

@@ -17,6 +17,11 @@ def l2(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean((prediction - target) ** 2)
 
 
+def squared_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """|prediction - target|^2, a sum over each sample's elements, a mean over samples (DIAT eqs. 11, 12, 17, 19)."""
+    return jnp.mean(jnp.sum((prediction - target) ** 2, axis=tuple(range(1, prediction.ndim))))
+
+
 def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.Array | float = 1.0) -> jax.Array:
     """Mean binary cross entropy of logits against 0/1 labels of the same shape (AttGAN eqs. 7 and 9)."""
     return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
@@ -74,6 +79,36 @@ def feature_matching(features: Sequence[jax.Array], others: Sequence[jax.Array],
     """
     channels = [{"element": 1, "pixel": f.shape[-1]}[per] for f in features]
     return sum((c * l1(f, o) for c, f, o in zip(channels, features, others, strict=True)), start=jnp.float32(0))
+
+
+def perceptual(features: Sequence[jax.Array], others: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
+    """Sum over layers of w_l / (2 C H W) |f_l(x) - f_l(y)|^2 (DIAT eqs. 9-10), mean over the batch.
+
+    features, others: maps (B, H_l, W_l, C_l) or vectors (B, C_l).
+    """
+    terms = (0.5 * w * l2(f, o) for w, f, o in zip(weights, features, others, strict=True))
+    return sum(terms, start=jnp.float32(0))
+
+
+def excess(values: jax.Array, threshold: float) -> jax.Array:
+    """max(0, value - threshold), mean over the batch (DIAT eq. 13). values: (B,)."""
+    return jnp.mean(jnp.maximum(values - threshold, 0.0))
+
+
+def region_share(region: jax.Array, share: float, *, per: str = "sum") -> jax.Array:
+    """(sum of the region - share * N)^2 of regions (B, H, W, 1) of N pixels (DIAT eq. 14), mean over the batch.
+
+    per: ``"sum"`` as the equation has it, ``"mean"`` divided by N^2.
+    """
+    pixels = region.shape[1] * region.shape[2]
+    off = jnp.sum(region, axis=(1, 2, 3)) - share * pixels
+    return jnp.mean((off / {"sum": 1, "mean": pixels}[per]) ** 2)
+
+
+def total_variation(images: jax.Array) -> jax.Array:
+    """Sum of squared differences between neighbouring pixels, (B,) of (B, H, W, C) (Mahendran and Vedaldi 2015)."""
+    down, right = (jnp.sum(jnp.diff(images, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    return down + right
 
 
 def gradient_penalty(

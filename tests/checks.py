@@ -24,19 +24,25 @@ def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tup
     return {"/".join(p.key for p in path if hasattr(p, "key")): leaf.shape[1:] for path, leaf in flat}
 
 
-def gradients(method: Any, data: Any, devices: int = 1, **options: Any) -> dict[str, Any]:
-    """Phase -> optimizer -> gradients at the fresh state of the first stage, `data` split over so many devices.
+def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **options: Any) -> dict[str, Any]:
+    """Phase -> optimizer -> gradients at the fresh state of a stage, `data` split over so many devices.
 
-    options: of `jax.jit`.
+    What a phase carries reaches the later ones. options: of `jax.jit`.
     """
     mesh = distributed.mesh(jax.devices()[:devices])
-    executor = Executor(method, method.stages[0], seed=0, mesh=mesh)
+    executor = Executor(method, method.stages[stage], seed=0, mesh=mesh)
     everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
     state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
-    compiled = functools.partial(jax.jit, in_shardings=(everywhere, split), out_shardings=everywhere, **options)
-    return {
-        phase.name: jax.device_get(
-            compiled(lambda s, b, p=phase: executor.gradients(p, s, b, {}, jnp.zeros(3, jnp.int32))[0])(state, data)
-        )
-        for phase in method.stages[0].phases
-    }
+    compiled = functools.partial(
+        jax.jit, in_shardings=(everywhere, split, None, everywhere), out_shardings=(everywhere, None), **options
+    )
+    found, carry = {}, {}
+    for phase in method.stages[stage].phases:
+
+        def both(state, batch, carry, frozen, phase=phase):
+            gradient, out = executor.gradients(phase, state, batch, carry, jnp.zeros(3, jnp.int32), frozen)
+            return gradient, out.carry
+
+        gradient, handed_on = compiled(both)(state, data, carry, executor.frozen)
+        found[phase.name], carry = jax.device_get(gradient), {**carry, **handed_on}
+    return found

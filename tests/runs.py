@@ -90,6 +90,37 @@ def recognizer(data: str, **changes: object) -> ConfigDict:
     return changed("recognizer_64:synthetic", narrow, Path(data), changes)
 
 
+def denoiser(faces: Path, **changes: object) -> ConfigDict:
+    """The denoiser of 32 px, a few channels wide, for a few iterations."""
+    short = {"model.denoiser": (4,), "train.iterations": 4, "train.evaluate_every": 2, "evaluation.images": 8}
+    return changed("denoiser_128", {"image_size": 32, **short}, faces, changes)
+
+
+def diat(faces: Path, name: str = "diat_128", **changes: object) -> ConfigDict:
+    """DIAT of 32 px, a few channels wide, for an iteration or two of each stage."""
+    return changed(
+        name,
+        {
+            "attributes": ("Eyeglasses",),
+            "data.exclude": (),
+            "image_size": 32,
+            "model.width": 2,
+            "model.transform": (1, 2, 2),
+            "model.mask": (2, 2, 2, 2),
+            "model.discriminator_width": 2,
+            "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2), (2, 3, 1)),
+            "model.fc": 4,
+            "model.denoiser": (2,),
+            "pretrain.iterations": 1,
+            "train.iterations": 3,
+            "train.evaluate_every": 2,
+            "evaluation.images": 8,
+        },
+        faces,
+        changes,
+    )
+
+
 def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[str, object]) -> ConfigDict:
     settings = {
         "attributes": ATTRIBUTES,

@@ -117,3 +117,41 @@ def test_kl_to_the_prior_against_the_integral():
     both = [jnp.asarray(np.repeat(a, 3, axis=0)) for a in (mean, log_variance)]  # a mean over faces, not a sum
     np.testing.assert_allclose(losses.standard_normal_kl(*both), total, rtol=1e-5)
     assert float(losses.standard_normal_kl(jnp.zeros((2, 3)), jnp.zeros((2, 3)))) == 0
+
+
+def test_squared_distance_sums_over_a_sample_and_averages_over_samples():
+    a = jnp.array([[[1.0, 2.0]], [[0.0, 0.0]]])
+    np.testing.assert_allclose(losses.squared_distance(a, jnp.zeros((2, 1, 2))), (5 + 0) / 2)
+
+
+def test_perceptual_is_half_the_weighed_mean_square_of_every_layer():
+    rng = np.random.default_rng(0)
+    ours, theirs = ([rng.normal(size=s) for s in ((3, 4, 2, 5), (3, 7))] for _ in range(2))
+    expected = sum(
+        w / (2 * a[0].size) * np.mean([np.sum((x - y) ** 2) for x, y in zip(a, b, strict=True)])
+        for w, a, b in zip((2.0, 3.0), ours, theirs, strict=True)
+    )
+    found = losses.perceptual([jnp.asarray(x) for x in ours], [jnp.asarray(x) for x in theirs], (2.0, 3.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_excess_counts_what_is_above_the_threshold():
+    values = jnp.array([1.0, 15.0, 20.0, 30.0])
+    np.testing.assert_allclose(losses.excess(values, 16.0), (4 + 14) / 4)
+    np.testing.assert_allclose(jax.grad(losses.excess)(values, 16.0), [0, 0, 0.25, 0.25])
+
+
+def test_region_share():
+    region = jnp.stack([jnp.zeros((4, 8, 1)), jnp.ones((4, 8, 1))])  # 32 pixels; a quarter is 8
+    np.testing.assert_allclose(losses.region_share(region, 0.25), (8**2 + 24**2) / 2)
+    np.testing.assert_allclose(losses.region_share(region, 0.25, per="mean"), (0.25**2 + 0.75**2) / 2)
+
+
+def test_total_variation():
+    image = np.random.default_rng(0).normal(size=(2, 3, 4, 2))
+    expected = [
+        sum((x[i + 1, j] - x[i, j]) @ (x[i + 1, j] - x[i, j]) for i in range(2) for j in range(4))
+        + sum((x[i, j + 1] - x[i, j]) @ (x[i, j + 1] - x[i, j]) for i in range(3) for j in range(3))
+        for x in image
+    ]
+    np.testing.assert_allclose(losses.total_variation(jnp.asarray(image)), expected, rtol=1e-5)

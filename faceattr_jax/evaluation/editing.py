@@ -114,6 +114,19 @@ def evaluate_editors(
     }
 
 
+def invertible(method: Any, source: Any, indices: np.ndarray) -> np.ndarray:
+    """Those of `indices` whose faces the method can give the other value of every attribute (`Method.towards`).
+
+    Raises UserError where there are none.
+    """
+    given = source.table.select(method.towards)[indices]
+    able = np.all(given != np.array(list(method.towards.values()), np.float32), axis=1)
+    if method.towards and not able.any():
+        only = ", ".join(f"{name}={value}" for name, value in method.towards.items())
+        raise UserError(f"all faces have {only} already, which is all that this model can do; choose other faces")
+    return indices[able]
+
+
 def evaluate_editor(editor: Editor, *args: Any, **kwargs: Any) -> Evaluation:
     """`evaluate_editors` of one editor, named "model"."""
     return evaluate_editors({"model": editor}, *args, **kwargs)

@@ -63,6 +63,22 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
+def luma(images: jax.Array) -> jax.Array:
+    """Brightness (B, H, W, 1) in [-1, 1], the Y of JPEG: .299 R + .587 G + .114 B."""
+    weights = jnp.array([0.299, 0.587, 0.114], jnp.float32)
+    return jnp.sum(levels(images) * weights, axis=-1, keepdims=True) / 127.5 - 1.0
+
+
+def gradient_energy(images: jax.Array) -> jax.Array:
+    """Mean of the squared differences between neighbouring pixels, across plus down, in 8-bit levels, (B,).
+
+    How sharp images are; a blurred one has less than the picture that it was made of.
+    """
+    x = levels(images)
+    down, right = (jnp.mean(jnp.diff(x, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    return down + right
+
+
 def _blur(x: jax.Array) -> jax.Array:
     """Separable valid Gaussian as shifted sums: float32 on every backend, which convolutions are not."""
     for axis in (1, 2):

@@ -14,7 +14,7 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, report
+from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, report, restoration
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
@@ -47,6 +47,7 @@ def evaluate(
     indices = source.table.indices(split)
     if len(indices) == 0:
         raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
+    indices = editing.invertible(model.method, source, indices)
     recognizes = "embed" in model.method.capabilities
     if recognizes:
         indices = identity.whole_people(source, indices, images or PEOPLE_IMAGES)
@@ -67,6 +68,8 @@ def evaluate(
                 f"{model.path}: a model that swaps attributes has no strength; leave --strength and --curve."
             )
         return _evaluate_exchanger(model, judge, source, indices, out, protocol)
+    if "restore" in model.method.capabilities:
+        return _evaluate_restorer(model, source, indices, out, protocol)
     evaluate_model = _evaluate_recognizer if recognizes else _evaluate_judge
     return evaluate_model(model, source, indices, out, protocol)
 
@@ -85,6 +88,19 @@ def _evaluate_recognizer(
     files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol}, indent=2))
     files.write(out / "evaluation.md", identity.markdown(rows, protocol["data"]))
     return summary
+
+
+def _evaluate_restorer(
+    model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
+) -> dict[str, Any]:
+    compiled = restoration.Compiled(model.method)
+    untrained = init_state(model.method, model.config.seed).inference_variables
+    rows = restoration.evaluate(compiled, {"model": model.variables, "untrained": untrained}, source, indices)
+    files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
+    files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
+    shown = spread(indices, GRID_FACES)
+    grids.save_grid(out / "grid.png", *restoration.grid(compiled, model.variables, source, shown))
+    return rows["model"]
 
 
 def _evaluate_judge(

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from faceattr_jax.data.source import Source
-from faceattr_jax.evaluation import editing, exemplar, identity, labelling
+from faceattr_jax.evaluation import editing, exemplar, identity, labelling, restoration
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.grids import compose
@@ -57,8 +57,6 @@ def edits(config: ConfigDict, source: Source) -> Validator:
     changes everything is called the best. What could not be measured is left out: an editor of one attribute has no
     untouched ones, so no score either.
     """
-    indices = _some(config, source)
-    shown = indices[:FACES]
     compiled = _compiled_once()
     judge = None
     if config.evaluation.judge:
@@ -69,6 +67,8 @@ def edits(config: ConfigDict, source: Source) -> Validator:
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         editor = compiled(method, variables)
+        indices = _some(config, source, method)
+        shown = indices[:FACES]
         own = source.table.select(method.attributes)[shown]
         pictures, names = editing.edits_grid(editor, source.images(shown), own, method.attributes)
         grids = {"edits": compose(pictures, names)}
@@ -86,6 +86,22 @@ def edits(config: ConfigDict, source: Source) -> Validator:
             "reconstruction_psnr": found["reconstruction"]["psnr"],
         }
         return {name: value for name, value in scalars.items() if value is not None}, grids
+
+    return validate
+
+
+def restorations(config: ConfigDict, source: Source) -> Validator:
+    """A model that restores degraded faces (`evaluation.restoration`), and what it is given; both by eye, too."""
+    indices = _some(config, source)
+    made: list[restoration.Compiled] = []
+
+    def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not made:
+            made.append(restoration.Compiled(method))
+        rows = restoration.evaluate(made[0], {"model": variables}, source, indices)
+        pictures, names = restoration.grid(made[0], variables, source, indices[:FACES])
+        scalars = {**rows["model"], **{f"degraded_{name}": value for name, value in rows["degraded"].items()}}
+        return scalars, {"restorations": compose(pictures, names)}
 
     return validate
 
@@ -120,6 +136,7 @@ def _compiled_once() -> Callable[[Any, Variables], Compiled]:
     return compiled
 
 
-def _some(config: ConfigDict, source: Source) -> np.ndarray:
-    """The faces of the valid split to use, spread over it."""
-    return spread(source.table.indices("valid"), config.evaluation.images)
+def _some(config: ConfigDict, source: Source, editor: Any = None) -> np.ndarray:
+    """The faces of the valid split to use, spread over it: those that `editor`, a method, can invert."""
+    indices = source.table.indices("valid")
+    return spread(editing.invertible(editor, source, indices) if editor else indices, config.evaluation.images)

@@ -4,7 +4,8 @@ A method names its networks and optimizers and lists its stages. A stage is a nu
 sequence of phases; a phase is one objective, the optimizers that follow its gradient, and how often it repeats.
 `training.step` compiles and runs the schedule; nothing here knows how.
 
-Variables are `{collection: {network: tree}}` with the collections ``params``, ``batch_stats`` and ``memory``.
+Variables are `{collection: {network: tree}}` with the collections ``params``, ``batch_stats`` and ``memory``; in
+training also ``frozen``, the weights that a method borrows (`Frozen`), which nothing changes and no checkpoint holds.
 Images are NHWC float32 in [-1, 1]; labels and requests are 0/1.
 """
 
@@ -49,6 +50,19 @@ class Optimizer:
     networks: tuple[str, ...]
     transform: optax.GradientTransformation
     schedule: Schedule
+
+
+class Frozen(Protocol):
+    """A network trained elsewhere, which no optimizer owns. sha256: of its weights, for the run's record."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def variables(self) -> Mapping[str, Any]: ...
 
 
 @jax.tree_util.register_dataclass
@@ -150,10 +164,12 @@ def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | flo
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``embed``, ``generate``, ``reconstruct``, ``swap`` it has as methods.
-    One that edits takes attributes, one that swaps other faces that have them; the latter interpolates, too
+    capabilities: which of ``classify``, ``edit``, ``embed``, ``generate``, ``reconstruct``, ``restore``, ``swap`` it
+    has as methods. One that edits takes attributes, one that swaps other faces that have them, and interpolates, too
     (``linear``, ``matrix_of_references``, ``matrix_of_attributes``). One that generates tells its z (``draw_latents``).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
+    frozen: the networks that its objectives borrow, by role; read when training begins, of no use in inference.
+    towards: attributes that it edits in one direction only, with the value that they get.
     """
 
     config: ml_collections.ConfigDict
@@ -163,6 +179,8 @@ class Method(Protocol):
     stages: tuple[Stage, ...]
     ema: float
     capabilities: frozenset[str]
+    frozen: Mapping[str, Frozen]
+    towards: Mapping[str, int]
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         """Fresh variables."""
@@ -176,6 +194,14 @@ class FromConfig:
     config: ml_collections.ConfigDict
     networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
     optimizers: dict[str, Optimizer]
+
+    @property
+    def frozen(self) -> Mapping[str, Frozen]:
+        return {}
+
+    @property
+    def towards(self) -> Mapping[str, int]:
+        return {}
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -207,6 +233,11 @@ def adam(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     direction = optax.scale_by_adam(b1=config.optimizer.b1, b2=config.optimizer.b2)
     decay = config.optimizer.get("weight_decay", 0.0)
     return optax.chain(optax.add_decayed_weights(decay), direction) if decay else direction
+
+
+def rmsprop(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """RMSProp's direction with the `decay` and `epsilon` of `config.optimizer`, the latter added to the root."""
+    return optax.scale_by_rms(decay=config.optimizer.decay, eps=config.optimizer.epsilon, eps_in_sqrt=False)
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> Schedule:

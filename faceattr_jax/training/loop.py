@@ -7,12 +7,13 @@ that it has just dispatched: it reads the metrics of the one before.
 
 import importlib
 import itertools
+import json
 import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +31,7 @@ from faceattr_jax import files
 from faceattr_jax.data.pipeline import Pipeline, cached
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.errors import UserError
-from faceattr_jax.methods.base import Method, Stage, build
+from faceattr_jax.methods.base import Frozen, Method, Stage, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.checkpoint import Checkpoints
 from faceattr_jax.training.state import TrainState, init_state
@@ -55,10 +56,10 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     source = open_source(config.data.path, size=config.image_size, crop=config.crop)
     module, function = config.evaluation.validator.split(".")
     validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
-    indices = source.table.indices("train")
+    indices = training_indices(config, source)
     pipelines = [open_pipeline(config, method, stage, source, indices) for stage in method.stages]
     # Only now, so that a mistake in the config or the data leaves nothing behind.
-    claim(workdir, config)
+    claim(workdir, config, method.frozen)
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
     state = start_state(method, config.seed, mesh, checkpoints)
     if distributed.is_main_process():
@@ -86,8 +87,18 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     return state
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Write the config into a new workdir, or refuse a workdir that was begun with another config."""
+def training_indices(config: ConfigDict, source: Source) -> np.ndarray:
+    """The pictures of the train split, without those that have an attribute of `config.data.exclude`."""
+    indices = source.table.indices("train")
+    unwanted = source.table.select(config.data.get("exclude", ()))[indices]
+    return indices[~np.any(unwanted > 0, axis=1)]
+
+
+def claim(workdir: Path, config: ConfigDict, frozen: Mapping[str, Frozen]) -> None:
+    """Write the config into a new workdir, and which frozen networks it has into ``frozen.json``.
+
+    Refuses a workdir that was begun with another config or other frozen weights.
+    """
     path = workdir / "config.json"
     if path.exists():
         try:
@@ -102,8 +113,20 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             )
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"{workdir}: the folder is not empty and holds no run; give a new or empty --workdir.")
+    record = {role: {"network": network.name, "sha256": network.sha256} for role, network in frozen.items()}
+    weights = workdir / "frozen.json"
+    if weights.exists():
+        before = json.loads(weights.read_text())
+        for role in record.keys() | before.keys():
+            if record.get(role) != before.get(role):
+                raise UserError(
+                    f"{workdir}: this run was begun with other weights of its {role} network ({before.get(role)}, now "
+                    f"{record.get(role)}); give it the same ones again, or another --workdir."
+                )
     if distributed.is_main_process():
         files.write(path, configs.to_json(config))
+        if record:
+            files.write(weights, json.dumps(record, indent=2, sort_keys=True))
 
 
 class _Run:

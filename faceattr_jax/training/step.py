@@ -2,8 +2,9 @@
 
 On the CPU the schedule is dispatched from the host, because XLA runs convolutions inside a while loop very
 slowly there; on GPU and TPU the repeats are scanned and a whole iteration is one compiled function. The numbers
-are the same either way. State is donated and replicated over the mesh; batches are sharded along their first axis,
-so batch statistics are those of the global batch.
+are the same either way. State is donated and replicated over the mesh, as are a method's frozen weights, which are an
+argument of every update but no part of the state; batches are sharded along their first axis, so batch statistics are
+those of the global batch.
 """
 
 import dataclasses
@@ -107,18 +108,22 @@ class Executor:
         self.draws_per_iteration = draws_per_iteration(stage)
         self.scan = jax.default_backend() != "cpu" if scan is None else scan
         everywhere = NamedSharding(mesh, PartitionSpec())
+        frozen = {role: network.variables for role, network in method.frozen.items()}
+        self.frozen = jax.device_put(frozen, everywhere)
         split = NamedSharding(mesh, PartitionSpec("data"))
         update = functools.partial(jax.jit, donate_argnums=0, out_shardings=(everywhere, None, None))
         whole = functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
         self._updates = {
-            phase.name: update(functools.partial(self._update, phase), in_shardings=(everywhere, split, None, None))
+            phase.name: update(
+                functools.partial(self._update, phase), in_shardings=(everywhere, split, None, None, everywhere)
+            )
             for phase in stage.phases
         }
         self._projections = {
             phase.name: whole(functools.partial(self._project, phase)) for phase in stage.phases if phase.project
         }
         self._finish = whole(self._finish_iteration)
-        self._iteration = whole(self._scanned_iteration, in_shardings=(everywhere, split, None))
+        self._iteration = whole(self._scanned_iteration, in_shardings=(everywhere, split, None, everywhere))
         self._restart = whole(self._reset_optimizers)
 
     def begin(self, state: TrainState) -> TrainState:
@@ -131,7 +136,7 @@ class Executor:
         Returns the new state and the metrics, named ``phase/metric``, of each phase's last repeat.
         """
         if self.scan:
-            return self._iteration(state, list(batches), jnp.int32(iteration))
+            return self._iteration(state, list(batches), jnp.int32(iteration), self.frozen)
         carry: Carry = {}
         metrics: Metrics = {}
         for phase in self.stage.phases:
@@ -147,17 +152,24 @@ class Executor:
         for update in self.schedule:
             if update.phase is phase:
                 where = jnp.array([iteration, update.repeat, update.slot], jnp.int32)
-                state, handed_on, scalars = self._updates[phase.name](state, batches[update.slot], carry, where)
+                state, handed_on, scalars = self._updates[phase.name](
+                    state, batches[update.slot], carry, where, self.frozen
+                )
         if phase.project:
             state = self._projections[phase.name](state)
         return state, {**carry, **handed_on}, scalars
 
     def lower(self, phase: str, state: TrainState, batch: Batch, carry: Carry | None = None) -> Any:
         """The lowered update of the phase called `phase`, for cost analysis and ahead-of-time compilation."""
-        return self._updates[phase].lower(state, batch, carry or {}, jnp.zeros(3, jnp.int32))
+        return self._updates[phase].lower(state, batch, carry or {}, jnp.zeros(3, jnp.int32), self.frozen)
 
-    def gradients(self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array) -> Any:
-        """(optimizer -> gradients of its networks, Out) of one update; `where` is [iteration, repeat, slot]."""
+    def gradients(
+        self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array, frozen: Any
+    ) -> Any:
+        """(optimizer -> gradients of its networks, Out) of one update.
+
+        where: [iteration, repeat, slot]. frozen: role -> weights, as in `self.frozen`.
+        """
         iteration, repeat, slot = where[0], where[1], where[2]
         key = jax.random.key(self.seed)
         draw = iteration * self.draws_per_iteration + slot
@@ -175,7 +187,7 @@ class Executor:
         }
 
         def losses(params: Any) -> Any:
-            variables = {**state.variables, "params": {**state.variables["params"], **params}}
+            variables = {**state.variables, "params": {**state.variables["params"], **params}, "frozen": frozen}
             out = phase.objective(variables, batch, carry, ctx)
             if set(out.losses) != set(phase.trains):
                 raise ValueError(
@@ -196,9 +208,9 @@ class Executor:
         return gradients, out
 
     def _update(
-        self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array
+        self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array, frozen: Any
     ) -> tuple[TrainState, Carry, Metrics]:
-        gradients, out = self.gradients(phase, state, batch, carry, where)
+        gradients, out = self.gradients(phase, state, batch, carry, where, frozen)
         undeclared = sorted(set(out.mutated) - set(phase.mutates))
         if undeclared:
             raise ValueError(f"Phase '{phase.name}' changed {undeclared}, which its `mutates` does not declare.")
@@ -246,7 +258,7 @@ class Executor:
         return state.replace(opt_states={**state.opt_states, **fresh})
 
     def _scanned_iteration(
-        self, state: TrainState, batches: list[Batch], iteration: jax.Array
+        self, state: TrainState, batches: list[Batch], iteration: jax.Array, frozen: Any
     ) -> tuple[TrainState, Metrics]:
         carry: Carry = {}
         metrics: Metrics = {}
@@ -256,12 +268,12 @@ class Executor:
             wheres = wheres.at[:, 0].set(iteration)
             slots = [update.slot for update in updates]
             if len(updates) == 1:
-                state, handed_on, scalars = self._update(phase, state, batches[slots[0]], carry, wheres[0])
+                state, handed_on, scalars = self._update(phase, state, batches[slots[0]], carry, wheres[0], frozen)
             else:
                 one_batch = len(set(slots)) == 1
                 stacked = None if one_batch else jax.tree.map(lambda *b: jnp.stack(b), *[batches[s] for s in slots])
                 state, handed_on, scalars = self._scanned_repeats(
-                    phase, state, batches[slots[0]], stacked, carry, wheres
+                    phase, state, batches[slots[0]], stacked, carry, wheres, frozen
                 )
             carry = {**carry, **handed_on}
             metrics.update(scalars)
@@ -277,14 +289,15 @@ class Executor:
         stacked: Batch | None,
         carry: Carry,
         wheres: jax.Array,
+        frozen: Any,
     ) -> tuple[TrainState, Carry, Metrics]:
         """The repeats of a phase as a scan that keeps only the last repeat's carry and metrics."""
-        shapes = jax.eval_shape(functools.partial(self._update, phase), state, batch, carry, wheres[0])[1:]
+        shapes = jax.eval_shape(functools.partial(self._update, phase), state, batch, carry, wheres[0], frozen)[1:]
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
         def body(scanned: Any, xs: Any) -> Any:
             where, fresh = xs
-            return self._update(phase, scanned[0], batch if fresh is None else fresh, carry, where), None
+            return self._update(phase, scanned[0], batch if fresh is None else fresh, carry, where, frozen), None
 
         (state, handed_on, scalars), _ = jax.lax.scan(body, (state, *blank), (wheres, stacked))
         return state, handed_on, scalars

@@ -26,6 +26,7 @@ class Dummy:
     def __post_init__(self) -> None:
         self.config = SimpleNamespace()
         self.networks: dict[str, Any] = {}
+        self.frozen: dict[str, Any] = {}
         groups = {"all": self.names} if self.joint else {name: (name,) for name in self.names}
         self.optimizers = {
             name: Optimizer(networks, optax.scale_by_adam(), optax.constant_schedule(self.rate))

@@ -98,7 +98,7 @@ def test_every_loss_moves_its_own_networks_only():
     state = init_state(method, 0)
     a, b = (np.asarray(state.variables["params"][n]["w"]) for n in "ab")
     phase = method.stages[0].phases[0]
-    gradients, _ = executor.gradients(phase, state, leaf(np.random.default_rng(0)), {}, jnp.zeros(3, jnp.int32))
+    gradients, _ = executor.gradients(phase, state, leaf(np.random.default_rng(0)), {}, jnp.zeros(3, jnp.int32), {})
     np.testing.assert_allclose(gradients["a"]["a"]["w"], 2 * (a - b), rtol=1e-6)
     np.testing.assert_allclose(gradients["b"]["b"]["w"], 5 * a, rtol=1e-6)
     assert set(gradients) == {"a", "b"}
@@ -169,7 +169,7 @@ def test_carry_hands_values_on_without_gradient():
     w = np.asarray(state.variables["params"]["a"]["w"])
     phase = method.stages[0].phases[1]
     carry = {"x": jnp.asarray(2.0 * w)}
-    gradients, _ = executor.gradients(phase, state, leaf(np.random.default_rng(0)), carry, jnp.zeros(3, jnp.int32))
+    gradients, _ = executor.gradients(phase, state, leaf(np.random.default_rng(0)), carry, jnp.zeros(3, jnp.int32), {})
     np.testing.assert_allclose(gradients["a"]["a"]["w"], 2 * w, rtol=1e-6)  # 4 w if it flowed back
 
 

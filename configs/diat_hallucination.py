@@ -1,0 +1,42 @@
+"""Face hallucination by DIAT: faces of 16 px drawn at 128 px.
+
+    faceattr train --config=diat_hallucination --workdir=runs/hallucination --config.data.path=CELEBA \
+        --config.face.path=vgg_face.h5
+    faceattr evaluate --workdir=runs/hallucination --images=2000
+
+DIAT without a mask, with a reconstruction loss (section III-D); for the face network see diat_128. The paper's PSNR and
+SSIM on 2,000 test faces: bicubic 29.68/.606, U-Net 30.12/.672, DIAT 28.85/.643, which looks better.
+
+Variants: ``:unet`` is the paper's baseline, T alone with the reconstruction loss. ``:synthetic`` and
+``:unet_synthetic`` are for drawn faces at 64 px (from 8), on two cores:
+
+    faceattr train --config=diat_hallucination:synthetic --workdir=runs/hallucination_synthetic \
+        --config.face.path=runs/recognizer_synthetic
+    faceattr train --config=diat_hallucination:unet_synthetic --workdir=runs/unet_synthetic
+"""
+
+from ml_collections import ConfigDict
+
+from faceattr_jax.config import check_variant
+from faceattr_jax.configs import diat_128
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant(variant, ("unet", "synthetic", "unet_synthetic"))
+    config = diat_128.common()
+    config.task = "hallucination"
+    config.scale = 8
+    config.loss.reconstruction = 0.01  # beta, of the squared error summed over a picture in [0, 1]; no scale is given
+    config.loss.perceptual = 0.0  # eq. 20 has no such term, though the text takes away the mask's alone
+    config.evaluation.validator = "validation.restorations"
+    if variant.endswith("synthetic"):
+        diat_128.synthetic(config)
+    if variant.startswith("unet"):
+        config.task = "unet"
+        # The paper is silent: as many updates of T as DIAT has for something else than smoothness.
+        config.train.iterations = config.pretrain.iterations + config.steps.transfer * config.train.iterations
+        for key in ("face", "denoiser", "noise", "loss", "steps", "pretrain"):
+            del config[key]
+        for key in ("discriminator_width", "discriminator", "fc", "denoiser"):
+            del config.model[key]
+    return config
