@@ -522,6 +522,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
             )
         if config.value not in (0, 1):
             raise UserError(f"value is {config.value}; an attribute is 0 or 1")
+    if config.model.width % 4:
+        raise UserError(f"model.width is {config.model.width}; T moves channels to space, which takes a multiple of 4")
     halvings = len(config.model.transform)
     multiple = 2**halvings if config.task == "transfer" else np.lcm(2**halvings, config.scale)
     if config.image_size % multiple:
