@@ -104,7 +104,7 @@ def diat(faces: Path, name: str = "diat_128", **changes: object) -> ConfigDict:
             "attributes": ("Eyeglasses",),
             "data.exclude": (),
             "image_size": 32,
-            "model.width": 2,
+            "model.width": 4,
             "model.transform": (1, 2, 2),
             "model.mask": (2, 2, 2, 2),
             "model.discriminator_width": 2,

@@ -134,7 +134,7 @@ def open_face(config: ml_collections.ConfigDict) -> Any:
 
 
 def seen_by(face: Any, variables: Mapping[str, Any], images: jax.Array, layers: Sequence[str]) -> list[jax.Array]:
-    """What a face network makes of images: its features (B, D), and the outputs of its `layers`.
+    """What a face network makes of images: its features (B, D), and the outputs of its `layers`, "block1/conv0".
 
     Raises UserError for a layer that it does not have.
     """
@@ -143,14 +143,14 @@ def seen_by(face: Any, variables: Mapping[str, Any], images: jax.Array, layers: 
     def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         output = call(*args, **kwargs)
         if context.method_name == "__call__":
-            found[context.module.name] = output
+            found["/".join(context.module.path)] = output
         return output
 
     with nn.intercept_methods(keep):
         features = face.features(variables, images)
     for layer in layers:
         if layer not in found:
-            known = sorted(name for name in found if name)
+            known = [name for name in found if name]
             raise UserError(
                 f"loss.perceptual_layers names '{layer}', which the face network '{face.name}' does not have"
                 f"{nearest(layer, known)}; it has {', '.join(known)}"
@@ -522,6 +522,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
             )
         if config.value not in (0, 1):
             raise UserError(f"value is {config.value}; an attribute is 0 or 1")
+    if config.model.width % 4:
+        raise UserError(f"model.width is {config.model.width}; T moves channels to space, which takes a multiple of 4")
     halvings = len(config.model.transform)
     multiple = 2**halvings if config.task == "transfer" else np.lcm(2**halvings, config.scale)
     if config.image_size % multiple:

@@ -100,3 +100,15 @@ def test_counts_add_up_over_padded_batches() -> None:
     )
     total = jax.tree.map(jnp.add, first, padded)
     jax.tree.map(np.testing.assert_array_equal, total, whole)
+
+
+def test_luma_and_gradient_energy_by_hand() -> None:
+    a, b = pictures("smooth")
+    y = a.astype(np.float64) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(metrics.luma(jnp.asarray(a))[..., 0], y / 127.5 - 1, atol=1e-5)
+    x = a.astype(np.float64)
+    down = [np.mean([(p[i + 1] - p[i]) ** 2 for i in range(len(p) - 1)]) for p in x]
+    right = [np.mean([(p[:, i + 1] - p[:, i]) ** 2 for i in range(p.shape[1] - 1)]) for p in x]
+    np.testing.assert_allclose(metrics.gradient_energy(jnp.asarray(a)), np.add(down, right), rtol=1e-5)
+    assert np.all(metrics.gradient_energy(jnp.asarray(b)) > metrics.gradient_energy(jnp.asarray(a)))  # noise
+    np.testing.assert_array_equal(metrics.gradient_energy(jnp.full((1, 5, 5, 3), 0.3)), 0)

@@ -1,6 +1,7 @@
 """The phase executor on schedules shaped like DIAT's, ELEGANT's and StarGAN's."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +172,22 @@ def test_carry_hands_values_on_without_gradient():
     carry = {"x": jnp.asarray(2.0 * w)}
     gradients, _ = executor.gradients(phase, state, leaf(np.random.default_rng(0)), carry, jnp.zeros(3, jnp.int32), {})
     np.testing.assert_allclose(gradients["a"]["a"]["w"], 2 * w, rtol=1e-6)  # 4 w if it flowed back
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_frozen_weights_are_an_argument_and_no_part_of_the_state(scan):
+    def towards(variables, batch, carry, ctx):
+        return Out(losses={"a": jnp.sum((variables["params"]["a"]["w"] - variables["frozen"]["judge"]["w"]) ** 2)})
+
+    method = dummies.Dummy(("a",), (Stage("s", 2, (Phase("p", ("a",), towards, repeats=2),)),))
+    method.frozen = {"judge": SimpleNamespace(variables={"w": np.full(3, 5.0, np.float32)})}
+    executor = Executor(method, method.stages[0], seed=0, mesh=mesh(), scan=scan)
+    state, metrics = executor.iterate(init_state(method, 0), batches(1), 0)
+    assert set(state.variables) == {"params", "memory", "batch_stats"}
+    # Other weights go into the function that is compiled already.
+    executor.frozen = {"judge": {"w": state.variables["params"]["a"]["w"] + 0}}
+    state, metrics = executor.iterate(state, batches(1), 1)
+    assert float(metrics["p/a"]) < 0.1
 
 
 def test_a_stage_restarts_the_optimizers_it_names():

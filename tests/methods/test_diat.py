@@ -1,0 +1,735 @@
+"""DIAT and its hallucination against the paper's tables, equations and algorithm 1."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax import config as configs
+from faceattr_jax import load
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation.run import evaluate
+from faceattr_jax.methods import diat
+from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.nn.conv import Conv
+from faceattr_jax.training import distributed, loop
+from faceattr_jax.training.state import init_state
+from faceattr_jax.training.step import Executor
+from tests import checks, runs
+
+SIZE = 16
+TINY = {
+    "image_size": str(SIZE), "batch_size": "4", "model.width": "4", "model.transform": "(1, 2, 4)",
+    "model.discriminator_width": "2", "model.fc": "8", "model.denoiser": "(4,)",
+    "model.discriminator": "((1, 8, 2), (1, 3, 1), (2, 4, 2), (2, 3, 1))",
+    "loss.identity": "2.0", "loss.perceptual": "3.0", "loss.threshold": "0.25",
+}  # fmt: skip
+QUICK = {"xla_backend_optimization_level": 0}
+CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
+TRANSFER, HALLUCINATION = "diat_128", "diat_hallucination"
+
+
+class Lens(nn.Module):
+    """A face network of two layers."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = nn.relu(Conv(4, 3, 2, name="conv")(images))
+        return nn.Dense(5, name="fc")(x.mean((1, 2)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """Stands for `pretrained.FaceNetwork`."""
+
+    seed: int = 0
+    name: str = "lens"
+
+    @property
+    def sha256(self) -> str:
+        return f"{self.seed:064}"
+
+    @functools.cached_property
+    def variables(self) -> Mapping[str, Any]:
+        return jax.device_get(Lens().init(jax.random.key(self.seed), jnp.zeros((1, 8, 8, 3))))
+
+    def features(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        return Lens().apply(variables, jax.image.resize(images, (images.shape[0], 8, 8, 3), "linear"))
+
+
+FACE = Face()
+
+
+@pytest.fixture(autouse=True)
+def _face_network(monkeypatch):
+    monkeypatch.setattr(diat, "open_face", lambda config: FACE)
+
+
+@functools.cache
+def tiny(name: str = TRANSFER, **overrides: str):
+    mask = {"model.mask": "(4, 4, 4, 4)"} if name.startswith(TRANSFER) else {}
+    overrides = {key.replace("__", "."): value for key, value in overrides.items()}
+    return build(configs.load(name, {**TINY, **mask, **overrides}))
+
+
+@functools.cache
+def state(name: str = TRANSFER):
+    """A fresh state whose batch norms have averages, scales and shifts other than 0 and 1, and a mask half open."""
+    fresh = jax.jit(lambda: init_state(tiny(name), 0), compiler_options=QUICK)()
+    leaves, tree = jax.tree.flatten(fresh.variables)
+    rng = np.random.default_rng(0)
+    leaves = [x + jnp.asarray(rng.uniform(-0.3, 0.3, x.shape), x.dtype) if x.ndim == 1 else x for x in leaves]
+    held = jax.tree.unflatten(tree, leaves)
+    if "mask" in held["params"]:  # about half of it open
+        own = {collection: held[collection]["mask"] for collection in held}
+        seen = tiny(name).networks["mask"].apply(own, X, capture_intermediates=True, mutable=["intermediates"])[1]
+        held["batch_stats"]["mask"]["norm5"]["mean"] = jnp.median(seen["intermediates"]["conv5"]["__call__"][0])[None]
+        held["params"]["mask"]["norm5"]["bias"] = jnp.zeros(1)
+    return fresh.replace(variables=held)
+
+
+def variables(name: str = TRANSFER):
+    """As an objective gets them."""
+    return {**state(name).variables, "frozen": {"face": FACE.variables}}
+
+
+def batch(count: int = 4):
+    rng = np.random.default_rng(0)
+
+    def leaf(value: float):
+        images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+        return {"images": images, "labels": np.full((count, 1), value, np.float32)}
+
+    return {"source": leaf(1), "guided": leaf(0)}
+
+
+def float_batch():
+    return {
+        name: {"images": jnp.asarray(leaf["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(leaf["labels"])}
+        for name, leaf in batch().items()
+    }
+
+
+X, A = (float_batch()[name]["images"] for name in ("source", "guided"))
+
+
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
+def applied(network: str, images, *, train: bool = True, name: str = TRANSFER):
+    """The bare network's output, normalising as in training or not."""
+    held = state(name).variables
+    own = {c: held[c][network] for c in ("params", "batch_stats") if network in held[c]}
+    if "batch_stats" not in own:
+        return quick(tiny(name).networks[network].apply)(own, images)
+    module = tiny(name).networks[network]
+    return quick(lambda v, x: module.apply(v, x, train=train, mutable=["batch_stats"])[0])(own, images)
+
+
+def flat(x):
+    return np.asarray(x, np.float64).reshape(len(x), -1)
+
+
+def squared(a, b):
+    return np.mean(np.sum((flat(a) - flat(b)) ** 2, axis=1))
+
+
+# Networks. (height, channels) after each layer.
+
+DOWN = [(64, 64), (32, 128), (16, 256), (8, 512), (4, 512)]
+UP = [(8, 512), (16, 256), (32, 128), (64, 64)]
+SPACE = [128, 128, 64, 32, 16]  # channels that "DTOW" leaves, at 8, 16, 32, 64 and 128 px
+MASK = [(64, 32), (32, 64), (32, 64), (32, 64), (32, 1)]
+DISCRIMINATOR = [(64, 32), (64, 32), (32, 64), (32, 64), (16, 128), (8, 128)]
+DISCRIMINATOR_KERNELS = [8, 3, 4, 3, 4, 4]
+
+
+def test_every_layer_of_the_tables():
+    method = build(configs.load(TRANSFER))
+    images = jnp.zeros((1, 128, 128, 3))
+    params = jax.eval_shape(lambda: init_state(method, 0)).variables["params"]
+
+    def rows(found, name, table, first=1):
+        shapes = [found[f"{name.format(i)}/__call__"] for i in range(first, first + len(table))]
+        assert shapes == [(s, s, c) for s, c in table]
+
+    transform = checks.layer_outputs(method.networks["transform"], images)
+    rows(transform, "conv{}", [*DOWN, *UP, (128, 3)])
+    rows(transform, "norm{}", [*DOWN, *UP])
+    assert "norm10/__call__" not in transform
+    shapes = [params["transform"][f"conv{i}"]["kernel"].shape for i in range(1, 11)]
+    assert [shape[0] for shape in shapes] == [4] * 5 + [3] * 4 + [5]
+    assert [shape[2] for shape in shapes[5:]] == SPACE
+
+    mask = checks.layer_outputs(method.networks["mask"], images)
+    rows(mask, "conv{}", MASK)
+    rows(mask, "norm{}", MASK)
+    assert [params["mask"][f"conv{i}"]["kernel"].shape[0] for i in range(1, 6)] == [4, 4, 3, 3, 3]
+    assert jax.eval_shape(diat.smooth_mask, jnp.zeros((1, 32, 32, 1))).shape == (1, 128, 128, 1)
+
+    seen = checks.layer_outputs(method.networks["discriminator"], images)
+    rows(seen, "conv{}", DISCRIMINATOR)
+    kernels = [params["discriminator"][f"conv{i}"]["kernel"].shape[0] for i in range(1, 7)]
+    assert kernels == DISCRIMINATOR_KERNELS
+    assert (seen["fc/__call__"], seen["score/__call__"]) == ((1000,), (1,))
+
+    rows(checks.layer_outputs(method.networks["denoiser"], images), "conv{}", [(128, 64)] * 5 + [(128, 3)])
+    hallucination = build(configs.load(HALLUCINATION))
+    assert set(hallucination.networks) == {"transform", "discriminator", "denoiser"}
+    assert set(build(configs.load(f"{HALLUCINATION}:unet")).networks) == {"transform"}
+
+
+def test_networks_are_the_oracles(torch):
+    """T, M and D in PyTorch: paddings of 1 (3 and 2), sums after the activations, the mask's replication and blur."""
+    functional = torch.nn.functional
+
+    def array(x):
+        return torch.from_numpy(np.array(x))
+
+    def conv(x, layer, stride=1, padding=1):
+        bias = array(layer["bias"]) if "bias" in layer else None
+        return functional.conv2d(x, array(layer["kernel"]).permute(3, 2, 0, 1), bias, stride, padding)
+
+    def norm(x, layer, stats):
+        mean, variance, weight, bias = (array(v) for v in (stats["mean"], stats["var"], layer["scale"], layer["bias"]))
+        return functional.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
+
+    def to_space(x):
+        # PyTorch's own shuffle counts the channel before the place.
+        count, depth, height, width = x.shape
+        return functional.pixel_shuffle(x.view(count, 4, depth // 4, height, width).transpose(1, 2).flatten(1, 2), 2)
+
+    held, x = state().variables, array(X).permute(0, 3, 1, 2)
+    params, stats = held["params"]["transform"], held["batch_stats"]["transform"]
+    y, maps = x, []
+    for i in (1, 2, 3):
+        y = conv(y, params[f"conv{i}"], 2)
+        y = functional.leaky_relu(norm(y, params[f"norm{i}"], stats[f"norm{i}"]), 0.2)
+        maps.append(y)
+    for i, skip in ((4, maps[1]), (5, maps[0])):
+        y = functional.relu(norm(conv(to_space(y), params[f"conv{i}"]), params[f"norm{i}"], stats[f"norm{i}"])) + skip
+    transformed = torch.tanh(conv(to_space(y), params["conv6"], padding=2))
+
+    params, stats = held["params"]["mask"], held["batch_stats"]["mask"]
+    y = x
+    for i, stride in enumerate((2, 2, 1, 1, 1), 1):
+        y = norm(conv(y, params[f"conv{i}"], stride), params[f"norm{i}"], stats[f"norm{i}"])
+        y = functional.relu(y) if i < 5 else torch.sigmoid(y)
+    line = torch.exp(-0.5 * (torch.arange(-2.0, 3.0) / 1.6) ** 2)
+    kernel = torch.outer(line, line)
+    whole = functional.pad((y > 0.5).float().repeat_interleave(4, 2).repeat_interleave(4, 3), (2,) * 4, "replicate")
+    mask = functional.conv2d(whole, (kernel / kernel.sum())[None, None])
+    assert 0 < float(mask.mean()) < 1
+
+    made = quick(lambda v: tiny().transfer(v, X))(held)
+    for ours, theirs in (
+        (made.transformed, transformed),
+        (made.binary, (y > 0.5).float()),
+        (quick(tiny().mask)(held, X), mask),
+        (made.result, mask * transformed + (1 - mask) * x),
+    ):
+        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-4)
+
+    params, y = held["params"]["discriminator"], x
+    scores, maps = quick(tiny().networks["discriminator"].apply)({"params": params}, X)
+    for i, (stride, padding) in enumerate(((2, 3), (1, 1), (2, 1), (1, 1)), 1):
+        y = functional.leaky_relu(conv(y, params[f"conv{i}"], stride, padding), 0.2)
+        np.testing.assert_allclose(maps[i - 1], y.permute(0, 2, 3, 1), atol=1e-4)
+    hidden = y.permute(0, 2, 3, 1).flatten(1) @ array(params["fc"]["kernel"]) + array(params["fc"]["bias"])
+    score = functional.leaky_relu(hidden, 0.2) @ array(params["score"]["kernel"]) + array(params["score"]["bias"])
+    np.testing.assert_allclose(scores, score[:, 0], atol=1e-4)
+
+
+def closed(held, value: float):
+    """The variables with a mask that is 0 (1) everywhere to the right, whatever the image: by its last norm's shift."""
+    mask = held["params"]["mask"]
+    norm = {"scale": jnp.zeros(1), "bias": jnp.full(1, 50.0 if value else -50.0)}
+    return {**held, "params": {**held["params"], "mask": {**mask, "norm5": norm}}}
+
+
+def test_pixels_outside_the_mask_are_the_inputs_to_the_bit():
+    transfer = quick(lambda v: tiny().transfer(v, X))
+    made, mask = transfer(state().variables), np.asarray(quick(tiny().mask)(state().variables, X))[..., 0]
+    outside = mask == 0
+    assert 0 < outside.mean() < 1
+    np.testing.assert_array_equal(np.asarray(made.result)[outside], np.asarray(X)[outside])
+    assert np.all(np.any(np.asarray(made.result)[~outside] != np.asarray(X)[~outside], axis=-1))
+    np.testing.assert_array_equal(transfer(closed(state().variables, 0)).result, X)
+    opened = transfer(closed(state().variables, 1))
+    np.testing.assert_allclose(opened.result, opened.transformed, atol=1e-5)
+
+
+def test_the_mask_learns_through_the_binariser():
+    def result(params):
+        held = state().variables
+        return jnp.sum(
+            tiny().transfer({**held, "params": {**held["params"], "mask": params}}, X, train=True).result ** 2
+        )
+
+    gradient = quick(jax.grad(result))(state().variables["params"]["mask"])
+    assert all(float(jnp.abs(layer["kernel"]).max()) > 0 for name, layer in gradient.items() if "conv" in name)
+
+
+# Losses, each by hand from the bare networks.
+
+
+def carried(name: str = TRANSFER, **overrides: str):
+    method = tiny(name, **overrides)
+    return quick(method.forward_objective)(variables(name), float_batch(), {}, CTX).carry
+
+
+def by_hand(compared: str = "T"):
+    """The terms of L_F."""
+    transformed, e = applied("transform", X), np.asarray(applied("mask", X))
+    binary = (e > 0.5).astype(np.float32)
+    mask = diat.smooth_mask(jnp.asarray(binary))
+    result = mask * transformed + (1 - mask) * X
+    other = {"T": transformed, "F": result}[compared]
+    ours, theirs = (applied("discriminator", x)[1] for x in (other, X))
+    count = binary[0].size
+    return result, {
+        "adversarial": -np.mean(applied("discriminator", result)[0]),
+        "identity": squared(FACE.features(FACE.variables, other), FACE.features(FACE.variables, X)),
+        "perceptual": sum(squared(ours[i], theirs[i]) / (2 * ours[i][0].size) for i in (2, 3)),
+        "ratio": np.mean((binary.reshape(len(X), -1).sum(1) - 0.32 * count) ** 2),
+    }
+
+
+@pytest.mark.parametrize("compared", ["T", "F"])
+def test_the_transfers_loss_is_eq_15(compared):
+    method = tiny(loss__compared=compared)
+    out = quick(method.transfer_objective)(variables(), float_batch(), carried(), CTX)
+    result, terms = by_hand(compared)
+    assert set(out.metrics) == set(terms)
+    for name, expected in terms.items():
+        np.testing.assert_allclose(out.metrics[name], expected, rtol=1e-3, err_msg=name)
+    total = terms["adversarial"] + 2 * terms["identity"] + 3 * terms["perceptual"] + 0.01 * terms["ratio"]
+    np.testing.assert_allclose(out.losses["transfer"], total, rtol=1e-3)
+    np.testing.assert_allclose(carried()["fakes"], result, atol=1e-5)
+
+
+def test_diat_1_compares_layers_of_the_frozen_network():
+    method = tiny("diat_128:diat1", loss__perceptual_layers="(('conv', 5.0),)")
+    carry = carried("diat_128:diat1", loss__perceptual_layers="(('conv', 5.0),)")
+    out = quick(method.transfer_objective)(variables(), float_batch(), carry, CTX)
+
+    def maps(images):
+        small = jax.image.resize(images, (len(images), 8, 8, 3), "linear")
+        return Conv(4, 3, 2).apply({"params": FACE.variables["params"]["conv"]}, small)
+
+    other = applied("transform", X)
+    expected = 5 * squared(maps(other), maps(X)) / (2 * maps(X)[0].size)
+    np.testing.assert_allclose(out.metrics["perceptual"], expected, rtol=1e-3)
+    np.testing.assert_allclose(out.metrics["identity"], by_hand()[1]["identity"], rtol=1e-3)
+    with pytest.raises(UserError, match=r"names 'con', which the face network 'lens' does not have \(did you mean"):
+        diat.seen_by(FACE, FACE.variables, X, ["con"])
+
+
+def test_weights_of_zero_leave_out_their_terms_and_the_face_network():
+    method = tiny(loss__identity="0.0", loss__perceptual="0.0")
+    assert method.frozen == {}
+    held = state().variables
+    carry = quick(method.forward_objective)(held, float_batch(), {}, CTX).carry
+    out = quick(method.transfer_objective)(held, float_batch(), carry, CTX)
+    assert set(out.metrics) == {"adversarial", "ratio"}
+
+
+def test_the_discriminators_loss_is_eq_8_and_may_have_a_penalty():
+    carry = {"fakes": by_hand()[0]}
+    real, fake = (np.mean(applied("discriminator", x)[0]) for x in (A, carry["fakes"]))
+    clip, penalty = (
+        quick(m.discriminator_objective)(variables(), float_batch(), carry, CTX)
+        for m in (tiny(), tiny(loss__adversarial="penalty"))
+    )
+    np.testing.assert_allclose(clip.losses["discriminator"], fake - real, rtol=1e-4)
+    np.testing.assert_allclose(penalty.metrics["adversarial"], fake - real, rtol=1e-4)
+    term = penalty.metrics["gradient_penalty"]
+    assert float(term) > 0
+    np.testing.assert_allclose(penalty.losses["discriminator"], fake - real + 10 * term, rtol=1e-4)
+    assert [phase.project is None for phase in tiny(loss__adversarial="penalty").stages[1].phases] == [True] * 4
+
+
+@pytest.mark.parametrize("kind", ["denoiser", "tv"])
+def test_smoothness_is_what_exceeds_the_threshold(kind):
+    result = (np.asarray(by_hand()[0]) + 1) / 2
+    if kind == "denoiser":
+        rough = np.sum(np.asarray(applied("denoiser", jnp.asarray(result))) ** 2, axis=(1, 2, 3))
+    else:
+        rough = sum(np.sum(np.diff(result, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
+    threshold = float(np.mean(rough))  # above some of the images, below others
+    method = tiny(loss__smoothness=kind, loss__threshold=repr(threshold))
+    out = quick(method.smoothing_objective)(variables(), float_batch(), {}, CTX)
+    np.testing.assert_allclose(out.metrics["roughness"], threshold, rtol=1e-3)
+    expected = np.mean(np.maximum(rough - threshold, 0))
+    assert expected > 0
+    np.testing.assert_allclose(out.losses["transfer"], expected, rtol=2e-2)
+    assert ("denoiser" in method.networks) == (kind == "denoiser")
+
+
+def test_pre_training_is_eqs_12_17_and_18():
+    data, held = float_batch(), variables()
+    both = jnp.concatenate([A, X])  # in the order of their names, in which noise is dealt
+    out = quick(tiny().reconstruction_objective)(held, data, {}, CTX)
+    np.testing.assert_allclose(out.losses["transfer"], squared(both, applied("transform", both)) / 4, rtol=1e-3)
+    out = quick(tiny().regression_objective)(held, data, {}, CTX)
+    scores = [np.asarray(applied("discriminator", x)[0]) for x in (A, X)]
+    np.testing.assert_allclose(
+        out.losses["discriminator"], np.mean((1 - scores[0]) ** 2) + np.mean((-1 - scores[1]) ** 2), rtol=1e-4
+    )
+    np.testing.assert_allclose(out.metrics["accuracy"], (np.mean(scores[0] > 0) + np.mean(scores[1] <= 0)) / 2)
+    out = quick(tiny().denoising_objective)(held, data, {}, CTX)
+    clean = (both + 1) / 2
+    noisy = clean + 15 / 255 * jax.random.normal(CTX.key, both.shape)
+    expected = squared(applied("denoiser", noisy) + noisy, clean)
+    np.testing.assert_allclose(out.losses["denoiser"], expected, rtol=1e-3)
+
+
+def test_the_hallucinations_loss_is_eq_20():
+    name = HALLUCINATION
+    method = tiny(name)
+    x = method.inputs(X)
+    small = jax.image.resize(X, (4, SIZE // 8, SIZE // 8, 3), "cubic")
+    levels = jnp.clip(jnp.round((small + 1) * 127.5), 0, 255)
+    expected = jnp.clip(jax.image.resize(levels / 127.5 - 1, X.shape, "cubic"), -1, 1)
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+    made = applied("transform", x, name=name)
+    plain = tiny(name, loss__perceptual="0.0")
+    out = quick(plain.transfer_objective)(variables(name), float_batch(), carried(name), CTX)
+    terms = {
+        "adversarial": -np.mean(applied("discriminator", made, name=name)[0]),
+        "identity": squared(FACE.features(FACE.variables, made), FACE.features(FACE.variables, x)),
+        "reconstruction": squared(made, X) / 4,
+    }
+    assert set(out.metrics) == set(terms)
+    for term, value in terms.items():
+        np.testing.assert_allclose(out.metrics[term], value, rtol=1e-3, err_msg=term)
+    total = terms["adversarial"] + 2 * terms["identity"] + 0.01 * terms["reconstruction"]
+    np.testing.assert_allclose(out.losses["transfer"], total, rtol=1e-3)
+    assert configs.load(name).loss.perceptual == 0
+    # D's regression sees what T is given, and T learns the truth from it.
+    first = quick(method.regression_objective)(variables(name), float_batch(), {}, CTX)
+    scores = [np.asarray(applied("discriminator", v, name=name)[0]) for v in (A, x)]
+    np.testing.assert_allclose(
+        first.losses["discriminator"], np.mean((1 - scores[0]) ** 2) + np.mean((-1 - scores[1]) ** 2), rtol=1e-4
+    )
+    both = jnp.concatenate([X, A])
+    found = quick(method.reconstruction_objective)(variables(name), float_batch(), {}, CTX).losses["transfer"]
+    expected = squared(both, applied("transform", method.inputs(both), name=name)) / 4
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+# Phases.
+
+
+def one_device():
+    return distributed.mesh(jax.devices()[:1])
+
+
+def fresh(method=None):
+    return jax.jit(lambda: init_state(method or tiny(), 0), out_shardings=distributed.replicated(one_device()))()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["host", "scan"])
+def executors(request):
+    """One for each stage, dispatched from the host or scanned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diat, "open_face", lambda config: FACE)
+        return [Executor(tiny(), stage, seed=0, mesh=one_device(), scan=request.param) for stage in tiny().stages]
+
+
+def names(before, after):
+    """Paths of what differs between two states."""
+    same = jax.tree.map(np.array_equal, (before.variables, before.opt_states), (after.variables, after.opt_states))
+    paths = jax.tree_util.tree_flatten_with_path(same)[0]
+    return {"/".join(str(getattr(p, "key", p)) for p in path[1:3]) for path, equal in paths if not equal}
+
+
+STEPS = [
+    (0, "reconstruction", {"params/transform", "batch_stats/transform"}, "transfer"),
+    (0, "regression", {"params/discriminator"}, "discriminator"),
+    (0, "denoising", {"params/denoiser"}, "denoiser"),
+    (1, "forward", {"batch_stats/transform", "batch_stats/mask"}, ""),
+    (1, "discriminator", {"params/discriminator"}, "discriminator"),
+    (1, "transfer", {"params/transform", "params/mask"}, "transfer"),
+    (1, "smoothing", {"params/transform", "params/mask"}, "transfer"),
+]
+
+
+def test_every_phase_changes_its_own_and_all_else_stays_bit_identical():
+    carry = {}
+    for stage in (0, 1):
+        executor = Executor(tiny(), tiny().stages[stage], seed=0, mesh=one_device())
+        assert [phase.name for phase in executor.stage.phases] == [
+            name for number, name, *_ in STEPS if number == stage
+        ]
+        assert executor.draws_per_iteration == 1
+        held = fresh()
+        frozen = jax.device_get(executor.frozen)
+        for (_, name, changes, optimizer), phase in zip(
+            [step for step in STEPS if step[0] == stage], executor.stage.phases, strict=True
+        ):
+            before = jax.device_get(held)
+            held, carry, _ = executor.run_phase(phase, held, [batch()], carry, 0)
+            found = names(before, jax.device_get(held))
+            assert {path for path in found if path.split("/")[0] in before.variables} == changes, name
+            assert {path.split("/")[0] for path in found - changes} == ({optimizer} if optimizer else set()), name
+        jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(executor.frozen))
+
+
+def test_the_schedule_is_algorithm_1():
+    phases = {phase.name: phase for phase in build(configs.load(TRANSFER)).stages[1].phases}
+    assert {name: phase.repeats for name, phase in phases.items()} == {
+        "forward": 1, "discriminator": 12, "transfer": 12, "smoothing": 6,
+    }  # fmt: skip
+    assert [name for name, phase in phases.items() if phase.project] == ["discriminator"]
+    assert all(phase.draw == "iteration" for phase in phases.values())
+
+
+def test_clipping_comes_once_after_twelve_updates(monkeypatch):
+    """With a bound that the updates cross: without the projection D is outside of it, with it on it."""
+    method = tiny(optimizer__learning_rate="0.01", loss__clip="0.02")
+    phase = method.stages[1].phases[1]
+    assert (phase.name, phase.repeats) == ("discriminator", 12)
+    calls = []
+    ends = {}
+    for project in (True, False):
+        executor = Executor(method, method.stages[1], seed=0, mesh=one_device())
+        clip = executor._projections["discriminator"]
+        executor._projections["discriminator"] = lambda s, c=clip, p=project: calls.append(p) or (c(s) if p else s)
+        held, carry, _ = executor.run_phase(executor.stage.phases[0], fresh(method), [batch()], {}, 0)
+        held, _, _ = executor.run_phase(executor.stage.phases[1], held, [batch()], carry, 0)
+        ends[project] = jax.device_get(held.variables["params"])
+    assert calls == [True, False]
+    free, bound = ends[False]["discriminator"], ends[True]["discriminator"]
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(free)) > 0.1
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.clip(a, -0.02, 0.02), b), free, bound)
+    jax.tree.map(np.testing.assert_array_equal, ends[False]["transform"], ends[True]["transform"])
+
+
+def test_host_dispatch_and_scan_give_the_same_numbers():
+    for stage in tiny(steps__discriminator="3", steps__transfer="2").stages:
+        method = tiny(steps__discriminator="3", steps__transfer="2")
+        found = []
+        for scan in (False, True):
+            executor = Executor(method, stage, seed=0, mesh=one_device(), scan=scan)
+            held = fresh(method)
+            for i in range(2):
+                held, metrics = executor.iterate(held, [batch()], i)
+            found.append((jax.device_get(held), jax.device_get(metrics)))
+        (one, first), (other, second) = found
+        assert first.keys() == second.keys()
+        np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=5e-3, atol=1e-5)
+        before = jax.device_get(fresh(method))
+
+        def close(old, a, b):
+            # RMSProp's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
+            assert np.linalg.norm(a - b) <= 2e-2 * max(np.linalg.norm(a - old), 1e-4)
+
+        jax.tree.map(close, before.variables, one.variables, other.variables)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_gradients_agree_between_one_device_and_eight(stage):
+    found = [checks.gradients(tiny(), batch(8), devices, stage, compiler_options=QUICK) for devices in (1, 8)]
+
+    def close(a, b):
+        assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-2)
+
+    jax.tree.map(close, *found)
+    # Pre-training leaves the mask alone.
+    if stage == 0:
+        assert not any(leaf.any() for leaf in jax.tree.leaves(found[0]["reconstruction"]["transfer"]["mask"]))
+
+
+def test_source_and_guided_sets():
+    labels = (np.arange(40) % 4 == 0).astype(np.float32)[:, None]
+    indices = np.arange(100, 140)
+
+    def drawn(method, count=30):
+        sampler = jax.jit(method.sampler(jax.random.key(0), indices, labels, 4))
+        found = [jax.device_get(sampler(draw, 0)) for draw in range(count)]
+        return {name: set(np.concatenate([rows[name] for rows in found])) for name in ("source", "guided")}
+
+    has = set(indices[labels[:, 0] == 1])
+    assert drawn(tiny()) == {"source": has, "guided": set(indices) - has}
+    assert drawn(tiny(value="1")) == {"source": set(indices) - has, "guided": has}
+    few = drawn(tiny(value="1", source_images="8"))["source"]
+    assert len(few) == 8
+    assert few < set(indices) - has
+    # The same ones in both stages, whose streams have keys of their own.
+    other = tiny(value="1", source_images="8").sampler(jax.random.key(1), indices, labels, 4)
+    assert set(np.concatenate([other(d, 0)["source"] for d in range(4)])) == few
+    assert drawn(tiny(HALLUCINATION)) == {"source": set(indices), "guided": set(indices)}
+
+
+# Inference.
+
+
+@quick
+def _edit(held, images, source, target, strength):
+    return tiny().edit(held, images, EditRequest(target=target, source=source, strength=strength))
+
+
+def test_faces_without_the_value_are_transferred_and_others_come_back_bit_for_bit():
+    held, wears = state().variables, jnp.array([[1.0], [0.0], [1.0], [0.0]])
+    result = quick(lambda v: tiny().transfer(v, X))(held).result
+    edited = _edit(held, X, wears, jnp.zeros((4, 1)), 1.0)
+    np.testing.assert_allclose(edited[::2], result[::2], atol=1e-6)
+    np.testing.assert_array_equal(edited[1::2], X[1::2])
+    np.testing.assert_array_equal(_edit(held, X, wears, jnp.ones((4, 1)), 1.0), X)
+    np.testing.assert_array_equal(_edit(held, X, wears, jnp.zeros((4, 1)), 0.0), X)
+    beyond = _edit(held, X, wears, jnp.zeros((4, 1)), 2.0)
+    np.testing.assert_allclose(beyond[::2], np.clip(2 * result - X, -1, 1)[::2], atol=1e-5)
+    unread = quick(lambda v: tiny().edit(v, X, EditRequest(target=jnp.zeros((4, 1)))))(held)
+    np.testing.assert_allclose(unread, result, atol=1e-6)
+    np.testing.assert_array_equal(tiny().reconstruct(held, X), X)
+
+
+def test_edit_is_pure_under_vmap_and_grad():
+    held, target = state().variables, jnp.zeros((4, 1))
+    together = _edit(held, X, 1 - target, target, 1.0)
+    one = jax.vmap(lambda x, a, b: _edit(held, x[None], a[None], b[None], 1.0)[0])(X, 1 - target, target)
+    np.testing.assert_allclose(one, together, atol=1e-5)
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().edit(held, x, EditRequest(target=target)) ** 2)))(X)
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (TRANSFER, {"attributes": "Male,Young"}, "gives one attribute a value, not 2"),
+        (TRANSFER, {"value": "2"}, "value is 2; an attribute is 0 or 1"),
+        (TRANSFER, {"image_size": "100"}, "image_size is 100; the 5 layers of T need a multiple of 32"),
+        (TRANSFER, {"loss.adversarial": "clipp"}, r"loss.adversarial is 'clipp' \(did you mean 'clip'\?\); it can be"),
+        (TRANSFER, {"loss.compared": "G"}, "loss.compared is 'G'; it can be T or F"),
+        (TRANSFER, {"task": "transfr"}, r"task is 'transfr' \(did you mean 'transfer'\?\)"),
+        (TRANSFER, {"model.width": "6"}, "model.width is 6; T moves channels to space, which takes a multiple of 4"),
+        (HALLUCINATION, {"scale": "3"}, "need a multiple of 96"),
+    ],
+)
+def test_mistakes_are_named(name, overrides, message):
+    with pytest.raises(UserError, match=message):
+        build(configs.load(name, overrides))
+
+
+# Runs.
+
+
+class Killed(BaseException):
+    """Stands for a process that ends between two instructions."""
+
+
+def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monkeypatch):
+    """Four iterations with a judge beside them, in one piece and in three; then every command's code path."""
+    one = one_device()
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    short = {"steps__discriminator": 2, "steps__transfer": 2, "steps__smoothing": 1}
+    config = runs.diat(faces, pretrain__iterations=2, train__iterations=2, evaluation__judge=str(trained / "judge"),
+                       **short)  # fmt: skip
+    whole = loop.train(config, tmp_path / "whole")
+    iterate = Executor.iterate
+    seen = []
+
+    def dying(executor, state, batches, number):
+        seen.append((executor.stage.name, number))
+        if seen.count(seen[-1]) == 1 and number == 1:
+            raise Killed
+        return iterate(executor, state, batches, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Executor, "iterate", dying)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                loop.train(config, tmp_path / "parts")
+    assert seen[-1] == ("train", 1)
+    resumed = loop.train(config, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+    metrics = (tmp_path / "whole" / "metrics.csv").read_text()
+    assert metrics == (tmp_path / "parts" / "metrics.csv").read_text()
+    assert "valid/attribute_accuracy" in metrics
+    assert (tmp_path / "whole" / "grids" / "edits-0000004.png").is_file()
+
+    # The face network is named, in no checkpoint, and must be the same one.
+    record = json.loads((tmp_path / "whole" / "frozen.json").read_text())
+    assert record == {"face": {"network": "lens", "sha256": FACE.sha256}}
+    assert set(whole.variables) == {"params", "batch_stats"}
+    with monkeypatch.context() as patch:
+        patch.setattr(diat, "open_face", lambda config: Face(seed=1))
+        with pytest.raises(UserError, match="begun with other weights of its face network"):
+            loop.train(config, tmp_path / "whole")
+
+    # An editor and its evaluation need no face network, and look at the faces that can be edited alone.
+    def missing(config):
+        raise AssertionError
+
+    monkeypatch.setattr(diat, "open_face", missing)
+    summary = evaluate(tmp_path / "whole", tmp_path / "report", images=6, curve=True)
+    assert summary["attribute_accuracy"] == summary["attribute_accuracy_removing"]
+    assert summary["attribute_accuracy_adding"] is None
+    assert "no face here lacks it" in (tmp_path / "report" / "evaluation.md").read_text()
+    editor = load(tmp_path / "whole")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    images = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+    edited = editor.edit(pixels, {"Eyeglasses": 0}, source=[[1], [0]])
+    assert np.any(edited[0] != images[0])
+    np.testing.assert_allclose(edited[1], images[1], atol=1e-6)
+    np.testing.assert_allclose(editor.edit(pixels, {"Eyeglasses": 0})[0], edited[0], atol=1e-6)
+    np.testing.assert_allclose(editor.slide(pixels, "Eyeglasses", (0.0, 1.0))[1, 0], edited[0], atol=1e-6)
+    with pytest.raises(UserError, match="trained for Eyeglasses=0 alone, so it cannot give Eyeglasses=1"):
+        editor.edit(pixels, {"Eyeglasses": 1})
+
+
+def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
+    one = one_device()
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    loop.train(runs.denoiser(faces), tmp_path / "denoiser")
+    short = {"steps__discriminator": 1, "steps__transfer": 1, "steps__smoothing": 1, "train__iterations": 1}
+    config = runs.diat(faces, denoiser=str(tmp_path / "denoiser"), loss__threshold=0.0, **short)
+    method = build(config)
+    assert "denoiser" not in method.networks
+    assert [phase.name for phase in method.stages[0].phases] == ["reconstruction", "regression"]
+    loop.train(config, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "frozen.json").read_text())
+    assert record["denoiser"] == {"network": "denoiser", "sha256": method.frozen["denoiser"].sha256}
+    # It is the lent weights that smooth.
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
+    data = {"source": {"images": images}, "guided": {"images": images}}
+    held = init_state(method, 0).variables
+    held = {**held, "frozen": {role: network.variables for role, network in method.frozen.items()}}
+    found = method.smoothing_objective(held, data, {}, CTX).metrics["roughness"]
+    result = (method.transfer(held, images, train=True).result + 1) / 2
+    lent = load(tmp_path / "denoiser")
+    residual = lent.method.networks["denoiser"].apply({"params": lent.variables["params"]["denoiser"]}, result)
+    np.testing.assert_allclose(found, squared(residual, np.zeros_like(residual)), rtol=1e-3)
+
+
+def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, monkeypatch):
+    one = one_device()
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    short = {"steps.discriminator": 1, "steps.transfer": 1, "steps.smoothing": 1}
+    narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2),
+              "train.iterations": 2, "train.evaluate_every": 2, "evaluation.images": 8}  # fmt: skip
+    rest = {"model.discriminator_width": 2, "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2)), "model.fc": 4,
+            "model.denoiser": (2,), "pretrain.iterations": 1}  # fmt: skip
+    loop.train(runs.changed(HALLUCINATION, {**narrow, **rest, **short}, faces, {}), tmp_path / "diat")
+    loop.train(runs.changed(f"{HALLUCINATION}:unet", narrow, faces, {}), tmp_path / "unet")
+    assert not (tmp_path / "unet" / "frozen.json").exists()
+    reports = {name: evaluate(tmp_path / name, tmp_path / f"{name}_report", images=6) for name in ("diat", "unet")}
+    rows = {name: json.loads((tmp_path / f"{name}_report" / "evaluation.json").read_text())["rows"] for name in reports}
+    assert rows["diat"]["degraded"] == rows["unet"]["degraded"]
+    assert 0 < rows["diat"]["degraded"]["gradient_energy_ratio"] < 1
+    assert reports["diat"]["psnr"] > 0
+    with pytest.raises(UserError, match="cannot edit; it can restore"):
+        load(tmp_path / "diat").edit(np.zeros((32, 32, 3), np.uint8), {"Eyeglasses": 0})
