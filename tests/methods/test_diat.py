@@ -691,6 +691,7 @@ def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monke
         editor.edit(pixels, {"Eyeglasses": 1})
 
 
+@pytest.mark.slow
 def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
     one = one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
@@ -715,6 +716,7 @@ def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, squared(residual, np.zeros_like(residual)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, monkeypatch):
     one = one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
