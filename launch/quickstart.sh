@@ -7,8 +7,8 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 usage: [PYTHON=python3.12] [SEED=1] ./launch/quickstart.sh
 
 Makes .venv in the clone (about 1 GB), trains a judge and a small AttGAN on synthetic faces, and lets the judge,
-which is not the GAN's own head, evaluate the edits on faces that neither has seen. 10 to 15 minutes on 2 CPU
-cores. Stopped at any moment and started again, it goes on where it was.
+which is not the GAN's own head, evaluate the edits on faces that neither has seen. About 10 minutes on 2 fast
+CPU cores. Stopped at any moment and started again, it goes on where it was.
 
   SEED    another seed for both trainings; the results go to runs/quickstart-SEED
   PYTHON  a Python 3.11 or 3.12 by name or path

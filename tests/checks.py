@@ -6,10 +6,36 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 
 from faceattr_jax.training import distributed
-from faceattr_jax.training.state import init_state
+from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
+
+
+class Killed(BaseException):
+    """Stands for a process that ends between two instructions."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
+    """Let whoever trains be killed at the start of that iteration of a stage."""
+    iterate = Executor.iterate
+
+    def dying(executor, state, batches, number):
+        if number == iteration:
+            raise Killed
+        return iterate(executor, state, batches, number)
+
+    monkeypatch.setattr(Executor, "iterate", dying)
+
+
+def one_device() -> jax.sharding.Mesh:
+    return distributed.mesh(jax.devices()[:1])
+
+
+def fresh(method: Any) -> TrainState:
+    """The method's fresh state on one device."""
+    return jax.jit(lambda: init_state(method, 0), out_shardings=distributed.replicated(one_device()))()
 
 
 def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]]:

@@ -38,9 +38,8 @@ def evaluate(
     """Evaluate a run and write the report into `out`; returns the flat summary that ``evaluation.json`` begins with.
 
     workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor. data: instead of the data
-    that the run was trained on. images: how many of the split, 0 for all (of a
-    recogniser PEOPLE_IMAGES, of whole people). curve: accuracy over strengths, too.
-    Raises `UserError` where the pieces do not fit together.
+    that the run was trained on. images: how many of the split, 0 for all (of a recogniser PEOPLE_IMAGES, of whole
+    people). curve: accuracy over strengths, too. Raises `UserError` where the pieces do not fit together.
     """
     model = load(workdir)
     source = open_source(data or model.config.data.path, size=model.size, crop=model.crop)

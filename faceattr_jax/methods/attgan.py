@@ -31,6 +31,7 @@ from faceattr_jax.methods.base import (
     adam,
     edited_signs,
     learning_rate,
+    variables_of,
 )
 from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
 from faceattr_jax.nn.conv import Conv, ConvTranspose
@@ -162,12 +163,12 @@ class AttGAN(FromConfig):
 
     def encode(self, variables: Variables, images: jax.Array) -> list[jax.Array]:
         """z = Enc(x), eq. 3, with the encoder's other outputs for skip connections."""
-        return self.networks["encoder"].apply(_of(variables, "encoder"), images)
+        return self.networks["encoder"].apply(variables_of(variables, "encoder"), images)
 
     def decode(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
         """x^b = Dec(z, b), eq. 4; signs as in `code_values`."""
         code = code_values(signs, self.config.model.code)
-        return self.networks["decoder"].apply(_of(variables, "decoder"), features, code)
+        return self.networks["decoder"].apply(variables_of(variables, "decoder"), features, code)
 
     def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Probability of each attribute by the model's own C, (B, n). Not a judge: it was trained beside G."""
@@ -249,7 +250,7 @@ class AttGAN(FromConfig):
 
     def _train_encode(self, variables: Variables, images: jax.Array) -> tuple[list[jax.Array], Any]:
         features, new = self.networks["encoder"].apply(
-            _of(variables, "encoder"), images, train=True, mutable=["batch_stats"]
+            variables_of(variables, "encoder"), images, train=True, mutable=["batch_stats"]
         )
         return features, new.get("batch_stats", {})
 
@@ -257,15 +258,10 @@ class AttGAN(FromConfig):
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, stats: Any = None
     ) -> tuple[jax.Array, Any]:
         code = code_values(2.0 * labels - 1.0, self.config.model.code)
-        own = _of(variables, "decoder")
+        own = variables_of(variables, "decoder")
         own = own if stats is None else {**own, "batch_stats": stats}
         images, new = self.networks["decoder"].apply(own, features, code, train=True, mutable=["batch_stats"])
         return images, new.get("batch_stats", {})
-
-
-def _of(variables: Variables, network: str) -> dict[str, Any]:
-    """The variables of one batch-normalised network."""
-    return {collection: variables[collection][network] for collection in ("params", "batch_stats")}
 
 
 def shuffled_targets(key: jax.Array, labels: jax.Array, names: Sequence[str]) -> jax.Array:

@@ -223,6 +223,11 @@ class FromConfig:
         return (self.classify(variables, images) > 0.5).astype(images.dtype)
 
 
+def variables_of(variables: Variables, network: str) -> dict[str, Any]:
+    """What one network's `apply` takes: its parameters, and its batch statistics where it has some."""
+    return {c: variables[c][network] for c in ("params", "batch_stats") if network in variables.get(c, {})}
+
+
 def build(config: ml_collections.ConfigDict) -> Any:
     """The method that `config.method` names: the `build` function of `faceattr_jax.methods.<method>`."""
     return importlib.import_module(f"faceattr_jax.methods.{config.method}").build(config)

@@ -25,6 +25,7 @@ from faceattr_jax.methods.base import (
     Variables,
     adam,
     learning_rate,
+    variables_of,
 )
 from faceattr_jax.nn.blocks import batch_norm, conv_pairs, shifted
 
@@ -70,12 +71,12 @@ class AttributeClassifier(FromConfig):
 
     def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Probability of each attribute, (B, n)."""
-        own = {collection: variables[collection]["classifier"] for collection in ("params", "batch_stats")}
+        own = variables_of(variables, "classifier")
         return nn.sigmoid(self.networks["classifier"].apply(own, images))
 
     def features(self, variables: Variables, images: jax.Array) -> jax.Array:
         """What the last layer reads the attributes from, (B, fc)."""
-        own = {collection: variables[collection]["classifier"] for collection in ("params", "batch_stats")}
+        own = variables_of(variables, "classifier")
         _, kept = self.networks["classifier"].apply(own, images, mutable=["intermediates"])
         return kept["intermediates"]["features"][0]
 

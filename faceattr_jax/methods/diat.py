@@ -11,8 +11,9 @@ a mask, from faces of an eighth of the size, with the truth beside it (eqs. 19-2
 No code was published; where the paper is silent or contradicts itself the choice is a config key.
 """
 
+import abc
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -40,6 +41,7 @@ from faceattr_jax.methods.base import (
     learning_rate,
     rmsprop,
     uniform,
+    variables_of,
 )
 from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, unit
 from faceattr_jax.nn.blocks import LEAK, batch_norm, xavier
@@ -158,7 +160,7 @@ def seen_by(face: Any, variables: Mapping[str, Any], images: jax.Array, layers: 
     return [features, *(found[layer] for layer in layers)]
 
 
-class DIAT(FromConfig):
+class DIAT(FromConfig, abc.ABC):
     """What attribute transfer and hallucination have in common; for the fields see `methods.base.Method`.
 
     Batches are {"source", "guided"}: faces to transfer, and faces as they should come out.
@@ -206,21 +208,21 @@ class DIAT(FromConfig):
             Stage("train", config.train.iterations, second, self.sampler),
         )
 
+    @abc.abstractmethod
     def sampler(self, key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> sampling.Sampler:
         """So many of the source set and so many of the guided set."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def inputs(self, images: jax.Array) -> jax.Array:
         """What F is given of faces of the source set."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def transfer(self, variables: Variables, images: jax.Array, train: bool = False) -> Transferred:
         """F of images (B, S, S, 3)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def constraints(self, made: Transferred, images: jax.Array) -> dict[str, jax.Array]:
         """The terms of L_F that are the task's own, by the name of their weight; images: of the source set."""
-        raise NotImplementedError
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         images = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
@@ -329,7 +331,7 @@ class DIAT(FromConfig):
         self, variables: Variables, network: str, images: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
         """A network with batch norm: its output, and in training its moved averages as `Out.mutated` has them."""
-        own = {collection: variables[collection][network] for collection in ("params", "batch_stats")}
+        own = variables_of(variables, network)
         if not train:
             return self.networks[network].apply(own, images), {}
         output, new = self.networks[network].apply(own, images, train=True, mutable=["batch_stats"])
@@ -473,7 +475,11 @@ def _pictures(batch: Batch) -> jax.Array:
     return jnp.concatenate([leaf["images"] for leaf in batch.values()])
 
 
-TASKS = {"transfer": AttributeTransfer, "hallucination": Hallucination, "unet": HallucinationBaseline}
+TASKS: dict[str, Callable[..., DIAT]] = {
+    "transfer": AttributeTransfer,
+    "hallucination": Hallucination,
+    "unet": HallucinationBaseline,
+}
 
 CHOICES = {
     "adversarial": ("clip", "penalty"),

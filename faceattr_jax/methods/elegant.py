@@ -35,6 +35,7 @@ from faceattr_jax.methods.base import (
     Variables,
     adam,
     learning_rate,
+    variables_of,
 )
 from faceattr_jax.nn.blocks import LEAK, mean_pool, tile
 from faceattr_jax.nn.conv import Conv, ConvTranspose
@@ -201,13 +202,13 @@ class ELEGANT(FromConfig):
 
     def encode(self, variables: Variables, images: jax.Array) -> list[jax.Array]:
         """z = Enc(x), eq. 1, last of the features, which the decoder's shortcuts take."""
-        return self.networks["encoder"].apply(_of(variables, "encoder"), images)
+        return self.networks["encoder"].apply(variables_of(variables, "encoder"), images)
 
     def decode(
         self, variables: Variables, images: jax.Array, features: Sequence[jax.Array], code: jax.Array
     ) -> jax.Array:
         """x + Dec([code, own code]), eqs. 3-4, clipped to [-1, 1]; features: of the images themselves."""
-        residual = self.networks["decoder"].apply(_of(variables, "decoder"), code, features)
+        residual = self.networks["decoder"].apply(variables_of(variables, "decoder"), code, features)
         return jnp.clip(images + residual, -1.0, 1.0)
 
     def channels(self, mask: jax.Array) -> jax.Array:
@@ -348,7 +349,7 @@ class ELEGANT(FromConfig):
         return _Pair(images, labels, features, _interleave(*exchanged), _interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return self.networks[name].apply(_of(variables, name), images, labels)
+        return self.networks[name].apply(variables_of(variables, name), images, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,10 +374,6 @@ def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
 def _separate(both: jax.Array) -> tuple[jax.Array, jax.Array]:
     pairs = both.reshape(-1, 2, *both.shape[1:])
     return pairs[:, 0], pairs[:, 1]
-
-
-def _of(variables: Variables, network: str) -> dict[str, Any]:
-    return {"params": variables["params"][network]}
 
 
 def build(config: ml_collections.ConfigDict) -> ELEGANT:

@@ -30,6 +30,7 @@ from faceattr_jax.methods.base import (
     Variables,
     adam,
     learning_rate,
+    variables_of,
 )
 from faceattr_jax.nn.blocks import batch_norm, conv_pairs, shifted
 
@@ -89,21 +90,19 @@ class FaceRecognizer(FromConfig):
 
     def embed(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Unit vectors (B, D), which need the embedder's variables alone."""
-        own = {collection: variables[collection]["embedder"] for collection in ("params", "batch_stats")}
-        return self.networks["embedder"].apply(own, images)
+        return self.networks["embedder"].apply(variables_of(variables, "embedder"), images)
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Cross entropy over the people (`losses.margin_softmax`); accuracy is without the margin."""
-        params, own = variables["params"], variables["batch_stats"]["embedder"]
         images = shifted(jax.random.fold_in(ctx.key, 0), batch["images"], self.config.shift)
         vectors, new = self.networks["embedder"].apply(
-            {"params": params["embedder"], "batch_stats": own},
+            variables_of(variables, "embedder"),
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(ctx.key, 1)},
         )
-        cosines = self.networks["people"].apply({"params": params["people"]}, vectors)
+        cosines = self.networks["people"].apply(variables_of(variables, "people"), vectors)
         who, weights = batch["identity"], self.config.loss
         entropy = losses.margin_softmax(cosines, who, scale=weights.scale, margin=weights.margin)
         return Out(

@@ -10,7 +10,7 @@ silent, which is on all layers and weights, the choice is a config key.
 Images are (B, S, S, 3) in [-1, 1], z is (B, d), y is 0/1 (B, n).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -34,6 +34,7 @@ from faceattr_jax.methods.base import (
     adam,
     edited_signs,
     learning_rate,
+    variables_of,
 )
 from faceattr_jax.nn.blocks import batch_norm
 from faceattr_jax.nn.conv import Conv, ConvTranspose
@@ -156,15 +157,15 @@ class SLGAN(FromConfig):
 
     def encode(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log variance of q(z|x)."""
-        return self.networks["encoder"].apply(_of(variables, "encoder"), images)
+        return self.networks["encoder"].apply(variables_of(variables, "encoder"), images)
 
     def decode(self, variables: Variables, latents: jax.Array, labels: jax.Array) -> jax.Array:
         """Dec(z, y)."""
-        return self.networks["decoder"].apply(_of(variables, "decoder"), latents, labels)
+        return self.networks["decoder"].apply(variables_of(variables, "decoder"), latents, labels)
 
     def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Probability of each attribute by the model's own Q, (B, n). Not a judge: it was trained beside Dec."""
-        return nn.sigmoid(self.networks["discriminator"].apply(_of(variables, "discriminator"), images).labels)
+        return nn.sigmoid(self.networks["discriminator"].apply(variables_of(variables, "discriminator"), images).labels)
 
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Dec(z, y) with z the mean of q(z|x) and the requested y; the source attributes default to what Q reads."""
@@ -261,7 +262,7 @@ class SLGAN(FromConfig):
         adversarial = losses.nonsaturating_generator(fake.real)
         decoder = adversarial + weights.recognition * (recognised_latents + recognised_labels)
         discriminator = losses.gan_discriminator(real.real, fake.real)
-        metrics: Mapping[str, jax.Array] = {
+        metrics = {
             "adversarial": adversarial,
             "recognised_latents": recognised_latents,
             "recognised_labels": recognised_labels,
@@ -269,19 +270,14 @@ class SLGAN(FromConfig):
         if compared:
             error = 0.5 * losses.l2(fake.features, real.features)
             decoder += weights.feature_reconstruction * error
-            metrics = {**metrics, "features": error}
+            metrics["features"] = error
         return {"decoder": decoder, "discriminator": discriminator + recognised_latents, "metrics": metrics}
 
     def _train(self, network: str, variables: Variables, *inputs: jax.Array) -> tuple[Any, Any]:
         """A network's output and its moved averages."""
-        out, new = self.networks[network].apply(
-            _of(variables, network), *inputs, train=True, mutable=["batch_stats"]
-        )  # fmt: skip
+        own = variables_of(variables, network)
+        out, new = self.networks[network].apply(own, *inputs, train=True, mutable=["batch_stats"])
         return out, new["batch_stats"]
-
-
-def _of(variables: Variables, network: str) -> dict[str, Any]:
-    return {collection: variables[collection][network] for collection in ("params", "batch_stats")}
 
 
 def _sample(key: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:

@@ -59,7 +59,7 @@ def test_losses_gradients_and_moving_averages(spec: str, torch: ModuleType) -> N
         config, executor, state, batches = setting(spec, jnp.float64)
         compute = jax.jit(executor.gradients, static_argnums=0, compiler_options=COMPILER_OPTIONS)
         for phase in executor.stage.phases:
-            gradients, out = compute(phase, state, batches[0], {}, jnp.array([3, 1, 0], jnp.int32))
+            gradients, out = compute(phase, state, batches[0], {}, jnp.array([3, 1, 0], jnp.int32), executor.frozen)
             oracle = attgan_torch.AttGAN(config, state.variables)
             draw = attgan_torch.our_draw(config, phase.name, 3, 1, batches[0]["labels"])
             loss, expected = oracle.gradients(phase.name, batches[0], draw)

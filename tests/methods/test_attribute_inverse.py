@@ -233,22 +233,14 @@ def test_who_learns_from_what(by_devices):
     )
 
 
-def one_device():
-    return distributed.mesh(jax.devices()[:1])
-
-
-def fresh():
-    return jax.jit(lambda: init_state(tiny(), 0), out_shardings=distributed.replicated(one_device()))()
-
-
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device())
+    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_phase_trains_its_network_and_leaves_the_other_bit_identical(executor, number):
-    state = fresh()
+    state = checks.fresh(tiny())
     before = jax.device_get(state)
     trained, other = ("discriminator", "generator")[:: 1 - 2 * number]
     phase = executor.stage.phases[number]
@@ -265,12 +257,12 @@ def test_each_phase_trains_its_network_and_leaves_the_other_bit_identical(execut
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device(), scan=True)
+    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
     assert executor.draws_per_iteration == 1
-    before = jax.device_get(fresh())
+    before = jax.device_get(checks.fresh(tiny()))
     found = []
     for runner in (executor, scanned):
-        state = fresh()
+        state = checks.fresh(tiny())
         for i in range(2):
             state, metrics = runner.iterate(state, [batch()], i)
         found.append((jax.device_get(state), jax.device_get(metrics)))
@@ -372,26 +364,15 @@ def test_edit_is_pure_under_vmap_and_grad():
 # A run.
 
 
-class Killed(BaseException):
-    """Stands for a process that ends between two instructions."""
-
-
 def test_a_run_killed_and_resumed_is_evaluated_as_any_other(faces, trained, tmp_path, monkeypatch):
     """Four iterations with a judge beside them, once in one piece and once in two; then every command's code path."""
-    one = one_device()
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     config = runs.attribute_inverse(faces, evaluation__judge=str(trained / "judge"))
     whole = loop.train(config, tmp_path / "whole")
-    iterate = Executor.iterate
-
-    def dying(executor, state, batches, number):
-        if number == 3:
-            raise Killed
-        return iterate(executor, state, batches, number)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Executor, "iterate", dying)
-        with pytest.raises(Killed):
+        checks.kill_at(patch, 3)
+        with pytest.raises(checks.Killed):
             loop.train(config, tmp_path / "parts")
     resumed = loop.train(config, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))

@@ -429,20 +429,14 @@ def test_the_hallucinations_loss_is_eq_20():
 # Phases.
 
 
-def one_device():
-    return distributed.mesh(jax.devices()[:1])
-
-
-def fresh(method=None):
-    return jax.jit(lambda: init_state(method or tiny(), 0), out_shardings=distributed.replicated(one_device()))()
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["host", "scan"])
 def executors(request):
     """One for each stage, dispatched from the host or scanned."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diat, "open_face", lambda config: FACE)
-        return [Executor(tiny(), stage, seed=0, mesh=one_device(), scan=request.param) for stage in tiny().stages]
+        return [
+            Executor(tiny(), stage, seed=0, mesh=checks.one_device(), scan=request.param) for stage in tiny().stages
+        ]
 
 
 def names(before, after):
@@ -466,12 +460,12 @@ STEPS = [
 def test_every_phase_changes_its_own_and_all_else_stays_bit_identical():
     carry = {}
     for stage in (0, 1):
-        executor = Executor(tiny(), tiny().stages[stage], seed=0, mesh=one_device())
+        executor = Executor(tiny(), tiny().stages[stage], seed=0, mesh=checks.one_device())
         assert [phase.name for phase in executor.stage.phases] == [
             name for number, name, *_ in STEPS if number == stage
         ]
         assert executor.draws_per_iteration == 1
-        held = fresh()
+        held = checks.fresh(tiny())
         frozen = jax.device_get(executor.frozen)
         for (_, name, changes, optimizer), phase in zip(
             [step for step in STEPS if step[0] == stage], executor.stage.phases, strict=True
@@ -501,10 +495,10 @@ def test_clipping_comes_once_after_twelve_updates(monkeypatch):
     calls = []
     ends = {}
     for project in (True, False):
-        executor = Executor(method, method.stages[1], seed=0, mesh=one_device())
+        executor = Executor(method, method.stages[1], seed=0, mesh=checks.one_device())
         clip = executor._projections["discriminator"]
         executor._projections["discriminator"] = lambda s, c=clip, p=project: calls.append(p) or (c(s) if p else s)
-        held, carry, _ = executor.run_phase(executor.stage.phases[0], fresh(method), [batch()], {}, 0)
+        held, carry, _ = executor.run_phase(executor.stage.phases[0], checks.fresh(method), [batch()], {}, 0)
         held, _, _ = executor.run_phase(executor.stage.phases[1], held, [batch()], carry, 0)
         ends[project] = jax.device_get(held.variables["params"])
     assert calls == [True, False]
@@ -519,15 +513,15 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
         method = tiny(steps__discriminator="3", steps__transfer="2")
         found = []
         for scan in (False, True):
-            executor = Executor(method, stage, seed=0, mesh=one_device(), scan=scan)
-            held = fresh(method)
+            executor = Executor(method, stage, seed=0, mesh=checks.one_device(), scan=scan)
+            held = checks.fresh(method)
             for i in range(2):
                 held, metrics = executor.iterate(held, [batch()], i)
             found.append((jax.device_get(held), jax.device_get(metrics)))
         (one, first), (other, second) = found
         assert first.keys() == second.keys()
         np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=5e-3, atol=1e-5)
-        before = jax.device_get(fresh(method))
+        before = jax.device_get(checks.fresh(method))
 
         def close(old, a, b):
             # RMSProp's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
@@ -627,13 +621,9 @@ def test_mistakes_are_named(name, overrides, message):
 # Runs.
 
 
-class Killed(BaseException):
-    """Stands for a process that ends between two instructions."""
-
-
 def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monkeypatch):
     """Four iterations with a judge beside them, in one piece and in three; then every command's code path."""
-    one = one_device()
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     short = {"steps__discriminator": 2, "steps__transfer": 2, "steps__smoothing": 1}
     config = runs.diat(faces, pretrain__iterations=2, train__iterations=2, evaluation__judge=str(trained / "judge"),
@@ -645,13 +635,13 @@ def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monke
     def dying(executor, state, batches, number):
         seen.append((executor.stage.name, number))
         if seen.count(seen[-1]) == 1 and number == 1:
-            raise Killed
+            raise checks.Killed
         return iterate(executor, state, batches, number)
 
     with monkeypatch.context() as patch:
         patch.setattr(Executor, "iterate", dying)
         for _ in range(2):
-            with pytest.raises(Killed):
+            with pytest.raises(checks.Killed):
                 loop.train(config, tmp_path / "parts")
     assert seen[-1] == ("train", 1)
     resumed = loop.train(config, tmp_path / "parts")
@@ -693,7 +683,7 @@ def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monke
 
 @pytest.mark.slow
 def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
-    one = one_device()
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     loop.train(runs.denoiser(faces), tmp_path / "denoiser")
     short = {"steps__discriminator": 1, "steps__transfer": 1, "steps__smoothing": 1, "train__iterations": 1}
@@ -718,7 +708,7 @@ def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, monkeypatch):
-    one = one_device()
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     short = {"steps.discriminator": 1, "steps.transfer": 1, "steps.smoothing": 1}
     narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2),

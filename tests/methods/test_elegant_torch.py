@@ -99,7 +99,7 @@ def test_losses_and_gradients(spec: str, index: int, torch: ModuleType) -> None:
         compute = jax.jit(executor.gradients, static_argnums=0, compiler_options=COMPILER_OPTIONS)
         oracle = elegant_torch.ELEGANT(config, state.variables)
         for phase in executor.stage.phases:
-            gradients, out = compute(phase, state, batch, {}, jnp.array([index, 0, 0], jnp.int32))
+            gradients, out = compute(phase, state, batch, {}, jnp.array([index, 0, 0], jnp.int32), executor.frozen)
             loss, expected = oracle.gradients(phase.name, batch, index)
             np.testing.assert_allclose(out.losses[phase.name], loss, rtol=1e-6)
             assert gradients[phase.name].keys() == expected.keys()

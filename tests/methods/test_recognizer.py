@@ -42,17 +42,9 @@ def batch(count: int = 8):
     }
 
 
-def one_device():
-    return distributed.mesh(jax.devices()[:1])
-
-
-def fresh():
-    return jax.jit(lambda: init_state(tiny(), 0), out_shardings=distributed.replicated(one_device()))()
-
-
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device())
+    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
 
 
 @pytest.mark.parametrize(("spec", "widths", "people"), [
@@ -73,7 +65,7 @@ def test_every_layer(spec, widths, people):
 
 def test_objective_by_hand():
     method = tiny(**{"loss.scale": "7.0", "loss.margin": "0.25"})
-    variables = jax.device_get(fresh().variables)
+    variables = jax.device_get(checks.fresh(tiny()).variables)
     data = batch()
     images = jnp.asarray(data["images"] / 127.5 - 1, jnp.float32)
     out = jax.jit(method.objective, compiler_options=QUICK)(variables, {**data, "images": images}, {}, CTX)
@@ -95,9 +87,9 @@ def test_objective_by_hand():
 
 
 def test_the_phase_trains_both_networks_and_moves_the_statistics(executor):
-    before = jax.device_get(fresh())
+    before = jax.device_get(checks.fresh(tiny()))
     (phase,) = executor.stage.phases
-    after, carry, _ = executor.run_phase(phase, fresh(), [batch()], {}, 0)
+    after, carry, _ = executor.run_phase(phase, checks.fresh(tiny()), [batch()], {}, 0)
     after = jax.device_get(after)
     assert carry == {}
     assert after.variables.keys() == before.variables.keys() == {"params", "batch_stats"}
@@ -107,11 +99,11 @@ def test_the_phase_trains_both_networks_and_moves_the_statistics(executor):
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device(), scan=True)
-    before = jax.device_get(fresh())
+    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
+    before = jax.device_get(checks.fresh(tiny()))
     found = []
     for runner in (executor, scanned):
-        state = fresh()
+        state = checks.fresh(tiny())
         for i in range(2):
             state, metrics = runner.iterate(state, [batch()], i)
         found.append((jax.device_get(state), jax.device_get(metrics)))
@@ -156,31 +148,20 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path, faces):
     refused("do not say who is on a picture", str(faces), crop="none")
 
 
-class Killed(BaseException):
-    """Stands for a process that ends between two instructions."""
-
-
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
     """Four iterations on 50 people, in one piece and killed after three and resumed: two workdirs, two states."""
     config, folder, one = (
         runs.recognizer("synthetic:300", model__people=50),
         tmp_path_factory.mktemp("runs"),
-        one_device(),
+        checks.one_device(),
     )
-    iterate = Executor.iterate
-
-    def dying(executor, state, batches, number):
-        if number == 3:
-            raise Killed
-        return iterate(executor, state, batches, number)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "mesh", lambda: one)
         whole = loop.train(config, folder / "whole")
         with pytest.MonkeyPatch.context() as death:
-            death.setattr(Executor, "iterate", dying)
-            with pytest.raises(Killed):
+            checks.kill_at(death, 3)
+            with pytest.raises(checks.Killed):
                 loop.train(config, folder / "parts")
         resumed = loop.train(config, folder / "parts")
     return folder, whole, resumed

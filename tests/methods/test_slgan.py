@@ -214,22 +214,14 @@ def test_recognised_latents_are_a_target_and_teach_the_encoder_nothing():
 # Phases.
 
 
-def one_device():
-    return distributed.mesh(jax.devices()[:1])
-
-
-def fresh():
-    return jax.jit(lambda: init_state(tiny(), 0), out_shardings=distributed.replicated(one_device()))()
-
-
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device())
+    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_stages_two_and_three_leave_the_encoder_bit_identical(executor, number):
-    state = fresh()
+    state = checks.fresh(tiny())
     before = jax.device_get(state)
     phase = executor.stage.phases[number]
     assert (phase.name, phase.repeats, phase.draw) == (PHASES[number], 1, "update")
@@ -248,12 +240,12 @@ def test_stages_two_and_three_leave_the_encoder_bit_identical(executor, number):
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=one_device(), scan=True)
+    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
     assert executor.draws_per_iteration == 3
-    before = jax.device_get(fresh())
+    before = jax.device_get(checks.fresh(tiny()))
     found = []
     for runner in (executor, scanned):
-        state, metrics = runner.iterate(fresh(), [batch()] * 3, 0)
+        state, metrics = runner.iterate(checks.fresh(tiny()), [batch()] * 3, 0)
         found.append((jax.device_get(state), jax.device_get(metrics)))
     (one, first), (other, second) = found
     assert first.keys() == second.keys()
@@ -324,25 +316,14 @@ def test_classify_reads_the_labels_head():
 # A run.
 
 
-class Killed(BaseException):
-    """Stands for a process that ends between two instructions."""
-
-
 def test_a_run_killed_and_resumed_is_evaluated_as_any_other(faces, trained, tmp_path, monkeypatch, capsys):
-    one = one_device()
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     config = runs.slgan(faces, evaluation__judge=str(trained / "judge"))
     whole = loop.train(config, tmp_path / "whole")
-    iterate = Executor.iterate
-
-    def dying(executor, state, batches, number):
-        if number == 3:
-            raise Killed
-        return iterate(executor, state, batches, number)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Executor, "iterate", dying)
-        with pytest.raises(Killed):
+        checks.kill_at(patch, 3)
+        with pytest.raises(checks.Killed):
             loop.train(config, tmp_path / "parts")
     resumed = loop.train(config, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))

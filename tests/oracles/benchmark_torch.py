@@ -107,7 +107,8 @@ def compare(executor: Executor, state: TrainState, config: ConfigDict) -> dict[s
             oracle = attgan_torch.AttGAN(config, state.variables)
             for phase in executor.stage.phases:
                 where = jnp.zeros(3, jnp.int32)
-                gradients, out = jax.jit(executor.gradients, static_argnums=0)(phase, state, batch, {}, where)
+                compute = jax.jit(executor.gradients, static_argnums=0)
+                gradients, out = compute(phase, state, batch, {}, where, executor.frozen)
                 draw = attgan_torch.our_draw(config, phase.name, 0, 0, batch["labels"])
                 loss, expected = oracle.gradients(phase.name, batch, draw)
                 found[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss - 1)

@@ -12,26 +12,12 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.training import checkpoint, loop
 from faceattr_jax.training.step import Executor
 from tests import runs
-
-
-class Killed(BaseException):
-    """Stands for a process that ends between two instructions."""
+from tests.checks import Killed, kill_at
 
 
 def same(a, b) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
-    iterate = Executor.iterate
-
-    def dying(self, state, batches, number):
-        if number == iteration:
-            raise Killed
-        return iterate(self, state, batches, number)
-
-    monkeypatch.setattr(Executor, "iterate", dying)
 
 
 @pytest.fixture(scope="module")
