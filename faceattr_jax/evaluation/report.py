@@ -41,6 +41,9 @@ _EXEMPLAR = (
     "ceiling: of the truth."
 )
 
+_MASK = (
+    "IoU: of mask and region, both cut at one half. Constant mask: the best of those that are the same for every face."
+)
 _GENERATION = (
     "Every face lends its labels to one new face, its z drawn from the prior by a seed. Accuracy: the judge finds the "
     "attributes that were asked for; balanced: both values of an attribute weigh alike. data: the faces themselves. "
@@ -116,6 +119,9 @@ def markdown(
         parts += ["## Against the drawn truth", _region_table(editors), _REGIONS]
     if "exemplar" in editors[names[0]]:
         parts += ["## By exemplar", _exemplar_table(editors), _EXEMPLAR]
+    if "mask" in evaluation:
+        rows = [[name.replace("_", " "), _show(value)] for name, value in evaluation["mask"].items()]
+        parts += ["## The mask against the drawn truth", _table(["", "mean over faces"], rows), _MASK]
     if "generation" in evaluation:
         parts += ["## New faces", *_generation_tables(evaluation["generation"]), _GENERATION]
     if editors[names[0]]["multiple"]:

@@ -14,7 +14,7 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, report, restoration
+from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, masks, report, restoration
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
@@ -131,6 +131,11 @@ def _evaluate_editor(
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, about)
+    if "mask" in model.method.capabilities and hasattr(source, "region"):
+        found["mask"] = masks.scores(
+            functools.partial(model.method.mask, model.variables), source, model.attributes, indices
+        )
+        summary |= found["mask"]
     if "generate" in model.method.capabilities:
         generators = {"model": trained, "untrained": untrained}
         embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}

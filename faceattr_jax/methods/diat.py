@@ -354,7 +354,7 @@ class DIAT(FromConfig, abc.ABC):
 class AttributeTransfer(DIAT):
     """DIAT itself: `config.attributes`' one attribute gets `config.value`."""
 
-    capabilities = frozenset({"edit"})
+    capabilities = frozenset({"edit", "mask"})
 
     @property
     def towards(self) -> Mapping[str, int]:
