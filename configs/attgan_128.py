@@ -65,6 +65,7 @@ def common(variant: str) -> ConfigDict:
             "reconstruction": 100.0,  # lambda 1
             "generator_classification": 10.0,  # lambda 2
             "critic_classification": 1.0,  # lambda 3
+            "trace_classification": 0.0,  # of edits by their source's attributes, in C's update; the paper has none
             "gradient_penalty": 10.0,  # the paper cites WGAN-GP, whose weight this is
         }
     )

@@ -188,7 +188,11 @@ class AttGAN(FromConfig):
     # Training.
 
     def critic_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over D, C of l3 L_cls_c + L_adv_d + gradient penalty (eq. 14); C sees real images only."""
+        """min over D, C of l3 L_cls_c + L_adv_d + gradient penalty (eq. 14).
+
+        The paper's C sees real images only. `loss.trace_classification` above 0 has it look for the source's attributes
+        in edits, too: one that stops half-way, where C is sure already, gives its source away and is driven on.
+        """
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
         shuffle_key, penalty_key, noise_key = jax.random.split(ctx.key, 3)
@@ -200,15 +204,23 @@ class AttGAN(FromConfig):
         adversarial = losses.wasserstein_critic(*jnp.split(values, 2))
         real, fake = jnp.split(both, 2)
         penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], real, fake, penalty_key)
-        classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
+        real_logits, fake_logits = jnp.split(logits, 2)
+        classification = losses.sigmoid_cross_entropy(real_logits, labels)
+        traces = losses.sigmoid_cross_entropy(fake_logits, labels)
         return Out(
             losses={
                 "critic": adversarial
                 + weights.gradient_penalty * penalty
                 + weights.critic_classification * classification
+                + weights.trace_classification * traces
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
-            metrics={"distance": -adversarial, "penalty": penalty, "classification": classification},
+            metrics={
+                "distance": -adversarial,
+                "penalty": penalty,
+                "classification": classification,
+                "traces": traces,
+            },
         )
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:

@@ -222,12 +222,15 @@ def test_losses_are_the_papers_sums():
     )
     shuffle_key, *_ = jax.random.split(ctx.key, 3)
     fake = forward("decoder", z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
+    fake_values, fake_logits = forward("discriminator", fake)
     real_values, real_logits = forward("discriminator", data["images"])
-    np.testing.assert_allclose(
-        m["distance"], np.mean(real_values) - np.mean(forward("discriminator", fake)[0]), rtol=1e-3, atol=1e-5
-    )
-    p, a = np.asarray(nn.sigmoid(real_logits), np.float64), np.asarray(data["labels"])
-    np.testing.assert_allclose(m["classification"], -np.mean(a * np.log(p) + (1 - a) * np.log(1 - p)), rtol=1e-4)
+    np.testing.assert_allclose(m["distance"], np.mean(real_values) - np.mean(fake_values), rtol=1e-3, atol=1e-5)
+    a = np.asarray(data["labels"])
+    for name, logits in (("classification", real_logits), ("traces", fake_logits)):
+        p = np.asarray(nn.sigmoid(logits), np.float64)
+        np.testing.assert_allclose(m[name], -np.mean(a * np.log(p) + (1 - a) * np.log(1 - p)), rtol=1e-4)
+    tracing = jax.jit(tiny(**{"loss.trace_classification": "0.3"}).critic_objective)(variables, data, {}, ctx)
+    np.testing.assert_allclose(tracing.losses["critic"], out.losses["critic"] + 0.3 * m["traces"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("number", "trained"), [(0, {"discriminator"}), (1, {"encoder", "decoder"})])
