@@ -41,6 +41,7 @@ _EXEMPLAR = (
     "ceiling: of the truth."
 )
 
+_CYCLES = "In dB against the input. The first edit goes through 8 bits; adding and removing tell which one came first."
 _MASK = (
     "IoU: of mask and region, both cut at one half. Constant mask: the best of those that are the same for every face."
 )
@@ -119,6 +120,9 @@ def markdown(
         parts += ["## Against the drawn truth", _region_table(editors), _REGIONS]
     if "exemplar" in editors[names[0]]:
         parts += ["## By exemplar", _exemplar_table(editors), _EXEMPLAR]
+    if "cyclic_psnr" in evaluation:
+        rows = [[name, *(_show(cells[d], 2) for d in DIRECTIONS)] for name, cells in evaluation["cyclic_psnr"].items()]
+        parts += ["## Inverted and inverted back: PSNR", _table(["attribute", *DIRECTIONS], rows), _CYCLES]
     if "mask" in evaluation:
         rows = [[name.replace("_", " "), _show(value)] for name, value in evaluation["mask"].items()]
         parts += ["## The mask against the drawn truth", _table(["", "mean over faces"], rows), _MASK]

@@ -14,10 +14,21 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, masks, report, restoration
+from faceattr_jax.evaluation import (
+    cycles,
+    editing,
+    exemplar,
+    generation,
+    identity,
+    labelling,
+    masks,
+    report,
+    restoration,
+)
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
+from faceattr_jax.evaluation.tally import mean
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
@@ -131,6 +142,9 @@ def _evaluate_editor(
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, about)
+    if not model.method.towards:
+        found["cyclic_psnr"] = cycles.cyclic_psnr(trained, source, model.attributes, indices, strength=strength)
+        summary["cyclic_psnr"] = mean(x for cells in found["cyclic_psnr"].values() for x in cells.values())
     if "mask" in model.method.capabilities and hasattr(source, "region"):
         found["mask"] = masks.scores(
             functools.partial(model.method.mask, model.variables), source, model.attributes, indices

@@ -1,0 +1,59 @@
+"""There and back again: what an attribute costs that is inverted twice.
+
+The first edit is rounded to 8 bits, as a PNG holds it; only then is it edited back to the face's own labels. PSNR
+against the input: the paper of the attribute-inverse GAN asks for it of one generator, DIAT of two models.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax.data.images import to_float, to_uint8
+from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editors import Editor, invert
+from faceattr_jax.evaluation.regions import batches, spread
+from faceattr_jax.evaluation.tally import DIRECTIONS, number
+
+
+def cyclic_psnr(
+    editor: Editor,
+    source: Any,
+    attributes: Sequence[str],
+    indices: np.ndarray,
+    *,
+    strength: float = 1.0,
+    faces: int = 128,
+    batch_size: int = 64,
+) -> dict[str, dict[str, float | None]]:
+    """Attribute -> "adding" | "removing" (the first of the two edits) -> mean PSNR in dB over faces.
+
+    faces: at most so many of `indices` (N,) per attribute and direction, spread over them. None where no face has that
+    value, or where the editor gives a face back unchanged, whose PSNR is infinite.
+    """
+    known = tuple(editor.attributes)
+    labels = source.table.select(known)[indices]
+    result: dict[str, dict[str, float | None]] = {name: {} for name in attributes}
+    for name in attributes:
+        for value, direction in enumerate(DIRECTIONS):
+            found: list[np.ndarray] = []
+            chosen = indices[labels[:, known.index(name)] == value]
+            for batch, count in batches(spread(chosen, faces), batch_size) if len(chosen) else ():
+                pixels, own = source.images(batch), source.table.select(known)[batch]
+                inverted, _ = invert(own, known, (name,))
+                source_labels, target = jnp.asarray(own), jnp.asarray(inverted)
+                there = _saved(editor.edit(to_float(jnp.asarray(pixels)), source_labels, target, strength))
+                back = editor.edit(there, target, source_labels, strength)
+                found.append(np.asarray(_psnr(back, pixels))[:count])
+            result[name][direction] = number(np.mean(np.concatenate(found), dtype=np.float64)) if found else None
+    return result
+
+
+@jax.jit
+def _saved(images: jax.Array) -> jax.Array:
+    return to_float(to_uint8(images))
+
+
+_psnr = jax.jit(metrics.psnr)
