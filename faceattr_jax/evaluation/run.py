@@ -14,7 +14,18 @@ from faceattr_jax import files, grids
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, generation, identity, labelling, masks, report, restoration
+from faceattr_jax.evaluation import (
+    editing,
+    exemplar,
+    generation,
+    identity,
+    labelling,
+    masks,
+    probing,
+    report,
+    restoration,
+    sliding,
+)
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
@@ -22,6 +33,7 @@ from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
 PEOPLE_IMAGES = 4_000  # all pairs of which are compared
+PROBE_IMAGES = 4_000  # of the train split
 
 
 def evaluate(
@@ -131,6 +143,7 @@ def _evaluate_editor(
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, about)
+    train = np.setdiff1d(source.table.indices("train"), indices)
     if "mask" in model.method.capabilities and hasattr(source, "region"):
         found["mask"] = masks.scores(
             functools.partial(model.method.mask, model.variables), source, model.attributes, indices
@@ -139,7 +152,6 @@ def _evaluate_editor(
     if "generate" in model.method.capabilities:
         generators = {"model": trained, "untrained": untrained}
         embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}
-        train = np.setdiff1d(source.table.indices("train"), indices)
         found["generation"] = generation.evaluate_generators(
             generators, compiled_judge, embedders, source, indices, others=spread(train, len(indices))
         )
@@ -147,12 +159,23 @@ def _evaluate_editor(
         labels = source.table.select(model.attributes)[indices]
         pictures, names = generation.faces_grid(trained, labels)
         grids.save_grid(out / "generated.png", pictures, row_names=names)
+    if "slide" in model.method.capabilities:
+        sliders = {"model": trained, "untrained": untrained}
+        found["slider"] = sliding.evaluate_sliders(sliders, compiled_judge, source, indices)
+        summary |= sliding.summarize(found["slider"])
+    if "encode" in model.method.capabilities and len(train) > 1:
+        encoders = {"model": trained.latents, "untrained": untrained.latents}
+        learned = spread(train, PROBE_IMAGES)
+        found["probe"] = probing.evaluate_latents(encoders, source, model.attributes, learned, indices)
+        summary |= probing.summarize(found["probe"])
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
     grids.save_grid(out / "grid.png", pictures, names)
+    if "slide" in model.method.capabilities:
+        grids.save_grid(out / "slides.png", *sliding.slides_grid(trained, source.images(shown), labels))
     return summary
 
 
