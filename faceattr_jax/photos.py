@@ -34,7 +34,13 @@ def edit_files(
 
 
 def slide_files(
-    editor: Editor, paths: Sequence[Path], attribute: str, out: Path, *, strengths: Sequence[float] = (), source: str = ""
+    editor: Editor,
+    paths: Sequence[Path],
+    attribute: str,
+    out: Path,
+    *,
+    strengths: Sequence[float] = (),
+    source: str = "",
 ) -> list[Path]:
     """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute at each strength.
 

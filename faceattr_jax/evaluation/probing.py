@@ -84,20 +84,23 @@ def probe(
     weights = np.where(y > 0.5, 0.5 / rate, 0.5 / (1 - rate)).astype(np.float32)
 
     network = MLP(HIDDEN, y.shape[1])
-    params = network.init(jax.random.key(0), x[:1])
+    params: Any = network.init(jax.random.key(0), x[:1])
     optimizer = optax.adamw(RATE, weight_decay=DECAY)
+
+    def logits(params: Any, x: jax.Array) -> Any:
+        return network.apply(params, x)
 
     @jax.jit
     def update(params: Any, state: Any, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[Any, Any]:
         def loss(params: Any) -> jax.Array:
-            return losses.sigmoid_cross_entropy(network.apply(params, x), y, weights=weights)
+            return losses.sigmoid_cross_entropy(logits(params, x), y, weights=weights)
 
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
     @jax.jit
     def read(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return metrics.balanced_accuracy(metrics.confusion(network.apply(params, x) > 0, y))
+        return metrics.balanced_accuracy(metrics.confusion(logits(params, x) > 0, y))
 
     state, best, found = optimizer.init(params), -1.0, np.zeros(0)
     for _ in range(epochs):

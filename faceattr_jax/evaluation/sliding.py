@@ -55,31 +55,30 @@ def evaluate_sliders(
     size = min(batch_size, len(indices))
     result: dict[str, Any] = {}
     for name, slider in sliders.items():
-        strong, judged = [], []
-        for batch, count in batches(indices, size):
-            strong.append(np.asarray(slider.intensities(to_float(jnp.asarray(source.images(batch)))))[:count])
+        strong = [
+            np.asarray(slider.intensities(to_float(jnp.asarray(source.images(batch)))))[:count]
+            for batch, count in batches(indices, size)
+        ]
+        judged = []
         for batch, count in batches(shown, min(size, len(shown))):
             images, own = to_float(jnp.asarray(source.images(batch))), jnp.asarray(labels[batch])
-            answers = [
-                [
-                    judge.classify(to_float(to_uint8(slider.slide(images, i, value, own))))[:count, columns[i]]
-                    for value in VALUES
-                ]
-                for i in range(len(known))
-            ]
-            judged.append(np.asarray(answers))
-        intensities, answers = np.concatenate(strong), np.concatenate(judged, axis=2)
+            frames = ((i, slider.slide(images, i, value, own)) for i in range(len(known)) for value in VALUES)
+            answers = [judge.classify(to_float(to_uint8(frame)))[:count, columns[i]] for i, frame in frames]
+            judged.append(np.asarray(answers).reshape(len(known), len(VALUES), count))
         result[name] = {
-            attribute: {
-                "ks": metrics.kolmogorov_smirnov(intensities[:, i]),
-                "correlation": float(
-                    np.mean([metrics.spearman(np.array(VALUES), face)[0] or 0.0 for face in answers[i].T])
-                ),
-                "ends": float((np.mean(answers[i][0] <= 0.5) + np.mean(answers[i][-1] > 0.5)) / 2),
-            }
-            for i, attribute in enumerate(known)
+            attribute: {"ks": metrics.kolmogorov_smirnov(intensities), **_follows(answers)}
+            for attribute, intensities, answers in zip(
+                known, np.concatenate(strong).T, np.concatenate(judged, axis=2), strict=True
+            )
         }
     return {"images": len(indices), "faces": len(shown), "sliders": result}
+
+
+def _follows(answers: np.ndarray) -> dict[str, float]:
+    """`correlation` and `ends` of what the judge says (len(VALUES), N)."""
+    correlations = [metrics.spearman(np.array(VALUES), face)[0] or 0.0 for face in answers.T]
+    ends = (np.mean(answers[0] <= 0.5) + np.mean(answers[-1] > 0.5)) / 2
+    return {"correlation": float(np.mean(correlations)), "ends": float(ends)}
 
 
 def summarize(found: Mapping[str, Any]) -> dict[str, float | None]:

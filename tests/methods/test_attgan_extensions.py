@@ -340,7 +340,7 @@ def test_sliders_of_a_run(whole, faces, trained, tmp_path, monkeypatch, capsys):
     by_hand = editor.method.slide(editor.variables, x, 2, 0.5, jnp.asarray(own, jnp.float32))
     np.testing.assert_allclose(slid[1], by_hand, atol=1e-5)
     assert editor.slide(pixels[0], "Male", editor.slider).shape == (5, 32, 32, 3)
-    with pytest.raises(UserError, match="1.5 is not on this model's slider; give values from -1 to 1"):
+    with pytest.raises(UserError, match=r"1\.5 is not on this model's slider; give values from -1 to 1"):
         editor.slide(pixels, "Male", (0, 1.5))
 
     monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
