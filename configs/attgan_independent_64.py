@@ -29,8 +29,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.latent_discriminator = (512,)
     # Fader's weight, 1e-4 beside a reconstruction of weight 1, and ramp, over a good part of training.
     config.loss.independence = 1e-4 * config.loss.reconstruction
-    config.loss.independence_ramp = config.train.iterations // 2
+    config.loss.independence_ramp = config.train.iterations // 2  # iterations
     if variant:
         config.model.skips = 0
+        # Large beside Fader's: a short run on six attributes is to show what the constraint does. Not tuned.
         config.loss.independence = 1.0
     return config

@@ -50,7 +50,7 @@ class AttGANIndependent(attgan.AttGAN):
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """The latent discriminator is to read 1 - a; the weight grows from 0 through `loss.independence_ramp`."""
         weights = self.config.loss
-        ramp = jnp.minimum(ctx.iteration / weights.independence_ramp, 1.0)
+        ramp = jnp.minimum(ctx.iteration / max(weights.independence_ramp, 1), 1.0)
         fooled = losses.sigmoid_cross_entropy(self._read(variables, features), 1.0 - labels)
         return weights.independence * ramp * fooled, {"independence": fooled}
 
