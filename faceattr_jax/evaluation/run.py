@@ -22,17 +22,21 @@ from faceattr_jax.evaluation import (
     identity,
     labelling,
     masks,
+    probing,
     report,
     restoration,
+    sliding,
 )
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import mean
+from faceattr_jax.methods.base import Variables
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
 PEOPLE_IMAGES = 4_000  # all pairs of which are compared
+PROBE_IMAGES = 4_000  # of the train split
 
 
 def evaluate(
@@ -88,7 +92,7 @@ def _evaluate_recognizer(
     model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
 ) -> dict[str, Any]:
     people, embed = source.table.people(indices)[indices], jax.jit(model.method.embed)
-    untrained = init_state(model.method, model.config.seed).inference_variables
+    untrained = _untrained(model)
     rows = {
         name: identity.scores(identity.embeddings(functools.partial(embed, held), source, indices), people)
         for name, held in (("model", model.variables), ("untrained", untrained))
@@ -104,7 +108,7 @@ def _evaluate_restorer(
     model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
 ) -> dict[str, Any]:
     compiled = restoration.Compiled(model.method)
-    untrained = init_state(model.method, model.config.seed).inference_variables
+    untrained = _untrained(model)
     rows = restoration.evaluate(compiled, {"model": model.variables, "untrained": untrained}, source, indices)
     files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
     files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
@@ -145,6 +149,7 @@ def _evaluate_editor(
     if not model.method.towards:
         found["cyclic_psnr"] = cycles.cyclic_psnr(trained, source, model.attributes, indices, strength=strength)
         summary["cyclic_psnr"] = mean(x for cells in found["cyclic_psnr"].values() for x in cells.values())
+    train = np.setdiff1d(source.table.indices("train"), indices)
     if "mask" in model.method.capabilities and hasattr(source, "region"):
         found["mask"] = masks.scores(
             functools.partial(model.method.mask, model.variables), source, model.attributes, indices
@@ -153,7 +158,6 @@ def _evaluate_editor(
     if "generate" in model.method.capabilities:
         generators = {"model": trained, "untrained": untrained}
         embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}
-        train = np.setdiff1d(source.table.indices("train"), indices)
         found["generation"] = generation.evaluate_generators(
             generators, compiled_judge, embedders, source, indices, others=spread(train, len(indices))
         )
@@ -161,12 +165,23 @@ def _evaluate_editor(
         labels = source.table.select(model.attributes)[indices]
         pictures, names = generation.faces_grid(trained, labels)
         grids.save_grid(out / "generated.png", pictures, row_names=names)
+    if "slide" in model.method.capabilities:
+        sliders = {"model": trained, "untrained": untrained}
+        found["slider"] = sliding.evaluate_sliders(sliders, compiled_judge, source, indices)
+        summary |= sliding.summarize(found["slider"])
+    if "encode" in model.method.capabilities and len(train) > 1:
+        encoders = {"model": trained.latents, "untrained": untrained.latents}
+        learned = spread(train, PROBE_IMAGES)
+        found["probe"] = probing.evaluate_latents(encoders, source, model.attributes, learned, indices)
+        summary |= probing.summarize(found["probe"])
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
     grids.save_grid(out / "grid.png", pictures, names)
+    if "slide" in model.method.capabilities:
+        grids.save_grid(out / "slides.png", *sliding.slides_grid(trained, source.images(shown), labels))
     return summary
 
 
@@ -213,7 +228,11 @@ def _judge(model: Editor, judge: str) -> tuple[Compiled, dict[str, str]]:
 
 def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
     trained = Compiled(model.method, model.variables)
-    return trained, trained.at(init_state(model.method, model.config.seed).inference_variables)
+    return trained, trained.at(_untrained(model))
+
+
+def _untrained(model: Editor) -> Variables:
+    return jax.jit(lambda: init_state(model.method, model.config.seed).inference_variables)()
 
 
 def _sha256(content: bytes) -> str:
