@@ -113,8 +113,8 @@ def changed_region(source: Any, batch: np.ndarray, before: np.ndarray, after: np
     """Where labels `after` instead of `before` (B, A), of all the source's attributes, may show: (B, S, S)."""
     mask = np.zeros((len(batch), source.size, source.size), np.float32)
     for column in np.flatnonzero(np.any(before != after, axis=0)):
-        changed = (before != after)[:, column, None, None]
-        mask = np.maximum(mask, np.where(changed, source.region(batch, source.table.attributes[column]), 0))
+        rows = np.flatnonzero((before != after)[:, column])
+        mask[rows] = np.maximum(mask[rows], source.region(batch[rows], source.table.attributes[column]))
     return mask
 
 

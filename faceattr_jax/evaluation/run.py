@@ -29,6 +29,7 @@ from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, 
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import mean
+from faceattr_jax.methods.base import Variables
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
@@ -88,7 +89,7 @@ def _evaluate_recognizer(
     model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
 ) -> dict[str, Any]:
     people, embed = source.table.people(indices)[indices], jax.jit(model.method.embed)
-    untrained = init_state(model.method, model.config.seed).inference_variables
+    untrained = _untrained(model)
     rows = {
         name: identity.scores(identity.embeddings(functools.partial(embed, held), source, indices), people)
         for name, held in (("model", model.variables), ("untrained", untrained))
@@ -104,7 +105,7 @@ def _evaluate_restorer(
     model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
 ) -> dict[str, Any]:
     compiled = restoration.Compiled(model.method)
-    untrained = init_state(model.method, model.config.seed).inference_variables
+    untrained = _untrained(model)
     rows = restoration.evaluate(compiled, {"model": model.variables, "untrained": untrained}, source, indices)
     files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
     files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
@@ -213,7 +214,11 @@ def _judge(model: Editor, judge: str) -> tuple[Compiled, dict[str, str]]:
 
 def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
     trained = Compiled(model.method, model.variables)
-    return trained, trained.at(init_state(model.method, model.config.seed).inference_variables)
+    return trained, trained.at(_untrained(model))
+
+
+def _untrained(model: Editor) -> Variables:
+    return jax.jit(lambda: init_state(model.method, model.config.seed).inference_variables)()
 
 
 def _sha256(content: bytes) -> str:
