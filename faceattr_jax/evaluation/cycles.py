@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data.images import to_float, to_uint8
+from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editing import as_saved
 from faceattr_jax.evaluation.editors import Editor, invert
 from faceattr_jax.evaluation.regions import batches, spread
 from faceattr_jax.evaluation.tally import DIRECTIONS, number
@@ -33,27 +34,17 @@ def cyclic_psnr(
     faces: at most so many of `indices` (N,) per attribute and direction, spread over them. None where no face has that
     value, or where the editor gives a face back unchanged, whose PSNR is infinite.
     """
-    known = tuple(editor.attributes)
-    labels = source.table.select(known)[indices]
+    known, psnr = tuple(editor.attributes), jax.jit(metrics.psnr)
+    labels = source.table.select(known)
     result: dict[str, dict[str, float | None]] = {name: {} for name in attributes}
     for name in attributes:
         for value, direction in enumerate(DIRECTIONS):
             found: list[np.ndarray] = []
-            chosen = indices[labels[:, known.index(name)] == value]
-            for batch, count in batches(spread(chosen, faces), batch_size) if len(chosen) else ():
-                pixels, own = source.images(batch), source.table.select(known)[batch]
-                inverted, _ = invert(own, known, (name,))
-                source_labels, target = jnp.asarray(own), jnp.asarray(inverted)
-                there = _saved(editor.edit(to_float(jnp.asarray(pixels)), source_labels, target, strength))
-                back = editor.edit(there, target, source_labels, strength)
-                found.append(np.asarray(_psnr(back, pixels))[:count])
+            chosen = indices[labels[indices, known.index(name)] == value]
+            for batch, count in batches(spread(chosen, faces), batch_size):
+                pixels, own = source.images(batch), jnp.asarray(labels[batch])
+                target = jnp.asarray(invert(labels[batch], known, (name,))[0])
+                there, *_ = as_saved(pixels, editor.edit(to_float(jnp.asarray(pixels)), own, target, strength))
+                found.append(np.asarray(psnr(editor.edit(there, target, own, strength), pixels))[:count])
             result[name][direction] = number(np.mean(np.concatenate(found), dtype=np.float64)) if found else None
     return result
-
-
-@jax.jit
-def _saved(images: jax.Array) -> jax.Array:
-    return to_float(to_uint8(images))
-
-
-_psnr = jax.jit(metrics.psnr)
