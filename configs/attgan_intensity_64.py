@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant(variant, ("synthetic",))
     config = attgan_64.get_config(variant)
     config.method = "attgan_intensity"
-    config.model.code = "one"  # b_int = z_int (2 b - 1) itself
+    del config.model["code"]  # the decoder is fed b_int itself
     config.model.prior_critic = (256, 256)  # hidden units of the critic of z_int; the paper is silent
     config.loss.prior = 1.0  # of the generator's, for z_int to be uniform; the paper is silent
     if variant:

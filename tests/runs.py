@@ -38,7 +38,7 @@ def attgan(faces: Path, **changes: object) -> ConfigDict:
 
 # AttGAN of two levels, whose extensions are soon compiled.
 SHALLOW: dict[str, object] = {
-    "model.width": 2,
+    "model.width": 4,
     "model.encoder": ((1, 4, 2), (2, 4, 2)),
     "model.decoder": ((2, 4, 2), (1, 4, 2)),
     "model.discriminator": ((1, 4, 2), (2, 4, 2)),

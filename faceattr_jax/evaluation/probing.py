@@ -103,8 +103,9 @@ def probe(
         return metrics.balanced_accuracy(metrics.confusion(logits(params, x) > 0, y))
 
     state, best, found = optimizer.init(params), -1.0, np.zeros(0)
+    size = min(batch_size, len(rest))
     for _ in range(epochs):
-        for batch, _ in batches(rng.permutation(rest), min(batch_size, len(rest))):
+        for batch in rng.permutation(rest)[: len(rest) // size * size].reshape(-1, size):
             params, state = update(params, state, x[batch], y[batch], weights[batch])
         score = float(jnp.nan_to_num(read(params, x[aside], y[aside]), nan=0.5).mean())
         if score > best:

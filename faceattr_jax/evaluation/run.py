@@ -149,12 +149,12 @@ def _evaluate_editor(
     if not model.method.towards:
         found["cyclic_psnr"] = cycles.cyclic_psnr(trained, source, model.attributes, indices, strength=strength)
         summary["cyclic_psnr"] = mean(x for cells in found["cyclic_psnr"].values() for x in cells.values())
-    train = np.setdiff1d(source.table.indices("train"), indices)
     if "mask" in model.method.capabilities and hasattr(source, "region"):
         found["mask"] = masks.scores(
             functools.partial(model.method.mask, model.variables), source, model.attributes, indices
         )
         summary |= found["mask"]
+    train = np.setdiff1d(source.table.indices("train"), indices)
     if "generate" in model.method.capabilities:
         generators = {"model": trained, "untrained": untrained}
         embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}

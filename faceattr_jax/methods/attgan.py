@@ -125,15 +125,13 @@ class AttGAN(FromConfig):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
     capabilities = frozenset({"classify", "edit", "reconstruct"})
-    # Optimizers of what an extension sets against z; they learn in the critic's phase.
-    adversaries: tuple[str, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         moving = ("batch_stats/encoder", "batch_stats/decoder")
         critic = Phase(
             "critic",
-            ("critic", *self.adversaries),
+            tuple(name for name in self.optimizers if name != "generator"),
             self.critic_objective,
             mutates=moving,
             repeats=self.config.critic_updates,
@@ -209,12 +207,14 @@ class AttGAN(FromConfig):
         real_logits, fake_logits = jnp.split(logits, 2)
         classification = losses.sigmoid_cross_entropy(real_logits, labels)
         traces = losses.sigmoid_cross_entropy(fake_logits, labels)
+        opposed, metrics = self._oppose(variables, features, labels, ctx)
         return Out(
             losses={
                 "critic": adversarial
                 + weights.gradient_penalty * penalty
                 + weights.critic_classification * classification
-                + weights.trace_classification * traces
+                + weights.trace_classification * traces,
+                **opposed,
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
             metrics={
@@ -222,6 +222,7 @@ class AttGAN(FromConfig):
                 "penalty": penalty,
                 "classification": classification,
                 "traces": traces,
+                **metrics,
             },
         )
 
@@ -242,7 +243,7 @@ class AttGAN(FromConfig):
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
         distance = losses.l1(reconstruction, images)
-        constraint, metrics = self._constraint(variables, features, labels, ctx)
+        constraint, metrics = self._constrain(variables, features, labels, ctx)
         return Out(
             losses={
                 "generator": weights.reconstruction * distance
@@ -259,10 +260,16 @@ class AttGAN(FromConfig):
             },
         )
 
-    def _constraint(
+    def _oppose(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
+    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        """Losses, by optimizer, of what an extension sets against z beside D, and metrics; AttGAN sets nothing."""
+        return {}, {}
+
+    def _constrain(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
     ) -> tuple[jax.Array | float, Mapping[str, jax.Array]]:
-        """What an extension demands of z, as a loss of the generator, and its metrics; AttGAN demands nothing."""
+        """What an extension demands of z, as a loss of the generator, and metrics; AttGAN demands nothing."""
         return 0.0, {}
 
     def _code(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:

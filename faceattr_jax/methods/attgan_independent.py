@@ -6,7 +6,6 @@ encoder to make it read 1 - a. Everything else is `methods.attgan`. With the wei
 AttGAN itself, watched; with `loss.generator_classification` at 0 the constraint alone has to make edits happen.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import ml_collections
 
 from faceattr_jax import losses
 from faceattr_jax.methods import attgan
-from faceattr_jax.methods.base import Batch, Carry, Ctx, Optimizer, Out, Variables, adam, learning_rate
+from faceattr_jax.methods.base import Ctx, Optimizer, Variables, adam, learning_rate
 from faceattr_jax.nn.blocks import MLP
 
 
@@ -24,7 +23,6 @@ class AttGANIndependent(attgan.AttGAN):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
     capabilities = attgan.AttGAN.capabilities | {"encode"}
-    adversaries = ("latent",)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         own_key, latent_key = jax.random.split(key)
@@ -38,19 +36,15 @@ class AttGANIndependent(attgan.AttGAN):
         """z alone as vectors, (B, d)."""
         return self.encode(variables, images)[-1].reshape(len(images), -1)
 
-    def critic_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """AttGAN's, and the latent discriminator's: to read a off z."""
-        out = super().critic_objective(variables, batch, carry, ctx)
-        # The same encoding as above, of which the compiler makes one.
-        features, _ = self._train_encode(variables, batch["images"])
+    def _oppose(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
+    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        """The latent discriminator learns to read a off z."""
         logits = self._read(variables, features)
-        return dataclasses.replace(
-            out,
-            losses={**out.losses, "latent": losses.sigmoid_cross_entropy(logits, batch["labels"])},
-            metrics={**out.metrics, "latent_accuracy": jnp.mean((logits > 0) == (batch["labels"] > 0.5))},
-        )
+        accuracy = jnp.mean((logits > 0) == (labels > 0.5))
+        return {"latent": losses.sigmoid_cross_entropy(logits, labels)}, {"latent_accuracy": accuracy}
 
-    def _constraint(
+    def _constrain(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """The latent discriminator is to read 1 - a; the weight grows from 0 through `loss.independence_ramp`."""

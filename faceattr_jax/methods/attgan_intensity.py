@@ -3,8 +3,8 @@
 Of the latent (z', z_int), z_int has one number in [0, 1] for each attribute, which an adversary makes uniform as in
 an adversarial autoencoder. The decoder is fed b_int = z_int (2b - 1), eq. 15, in place of b; D, C and all losses stay
 as they are (`methods.attgan`). An edit then keeps each attribute as strong as the encoder finds it, and whoever sets
-one element of b_int instead slides that attribute through [-1, 1]. There is no code; the paper gives neither the layer
-that makes z_int nor the adversary, which are config keys.
+one element of b_int instead slides that attribute through [-1, 1]. There is no code, and the paper gives neither what
+makes z_int, here one fully connected layer on z, which stays z' as it is, nor its adversary, a config key.
 """
 
 import dataclasses
@@ -19,26 +19,14 @@ import ml_collections
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
 from faceattr_jax.methods import attgan
-from faceattr_jax.methods.base import Batch, Carry, Ctx, Optimizer, Out, Variables, adam, learning_rate, variables_of
-from faceattr_jax.nn.blocks import MLP, xavier
-
-
-class Intensity(nn.Module):
-    """z (B, H, W, C) -> z_int (B, n) in [0, 1]; z' is z as it was."""
-
-    attributes: int
-
-    @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        flat = z.reshape(z.shape[0], -1)
-        return nn.sigmoid(nn.Dense(self.attributes, kernel_init=xavier, name="fc")(flat))
+from faceattr_jax.methods.base import Ctx, Optimizer, Variables, adam, learning_rate, variables_of
+from faceattr_jax.nn.blocks import MLP
 
 
 class AttGANIntensity(attgan.AttGAN):
     """The method: see the module's docstring, and `methods.base.Method` for the fields."""
 
     capabilities = attgan.AttGAN.capabilities | {"slide"}
-    adversaries = ("prior",)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         own_key, intensity_key, critic_key = jax.random.split(key, 3)
@@ -73,29 +61,26 @@ class AttGANIntensity(attgan.AttGAN):
         chosen = jax.nn.one_hot(column, len(self.attributes))
         ruled_out = chosen @ attribute_names.conflict_matrix(self.attributes) * (value > 0)
         own = self.own(variables, images, source) * (1.0 - ruled_out)
-        indicators = jnp.where(chosen > 0, value, self._indicators(variables, features, 2.0 * own - 1.0))
-        code = attgan.code_values(indicators, self.config.model.code)
+        code = jnp.where(chosen > 0, value, self._code(variables, features, 2.0 * own - 1.0))
         return self.networks["decoder"].apply(variables_of(variables, "decoder"), features, code)
 
     # Training.
 
-    def critic_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """AttGAN's, and the critic of z_int against U(0, 1)^n, WGAN-GP as D is."""
-        out = super().critic_objective(variables, batch, carry, ctx)
-        # The same encoding as above, of which the compiler makes one.
-        features, _ = self._train_encode(variables, batch["images"])
+    def _oppose(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
+    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        """The critic learns to tell z_int from U(0, 1)^n, by WGAN-GP as D does."""
         found = self._intensities(variables, features)
         draw_key, penalty_key = jax.random.split(jax.random.fold_in(ctx.key, 1))
         drawn = jax.random.uniform(draw_key, found.shape)
         adversarial = losses.wasserstein_critic(self._criticize(variables, drawn), self._criticize(variables, found))
         penalty = losses.gradient_penalty(lambda x: self._criticize(variables, x), drawn, found, penalty_key)
-        return dataclasses.replace(
-            out,
-            losses={**out.losses, "prior": adversarial + self.config.loss.gradient_penalty * penalty},
-            metrics={**out.metrics, "prior_distance": -adversarial, "prior_penalty": penalty},
+        return (
+            {"prior": adversarial + self.config.loss.gradient_penalty * penalty},
+            {"prior_distance": -adversarial, "prior_penalty": penalty},
         )
 
-    def _constraint(
+    def _constrain(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """z_int is to look uniform to its critic."""
@@ -103,14 +88,12 @@ class AttGANIntensity(attgan.AttGAN):
         return self.config.loss.prior * adversarial, {"prior": adversarial}
 
     def _code(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
-        return super()._code(variables, features, self._indicators(variables, features, signs))
-
-    def _indicators(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
         """b_int, eq. 15, (B, n); no strength of an edit leads out of [-1, 1]."""
         return jnp.clip(self._intensities(variables, features) * signs, -1.0, 1.0)
 
     def _intensities(self, variables: Variables, features: Sequence[jax.Array]) -> jax.Array:
-        return self.networks["intensity"].apply({"params": variables["params"]["intensity"]}, features[-1])
+        own = {"params": variables["params"]["intensity"]}
+        return nn.sigmoid(self.networks["intensity"].apply(own, features[-1]))
 
     def _criticize(self, variables: Variables, intensities: jax.Array) -> jax.Array:
         return self.networks["prior_critic"].apply({"params": variables["params"]["prior_critic"]}, intensities)[:, 0]
@@ -124,7 +107,7 @@ def build(config: ml_collections.ConfigDict) -> AttGANIntensity:
         config,
         {
             **plain.networks,
-            "intensity": Intensity(len(config.attributes)),
+            "intensity": MLP((), len(config.attributes)),
             "prior_critic": MLP(tuple(config.model.prior_critic), 1),
         },
         {
