@@ -345,17 +345,29 @@ def test_sliders_of_a_run(whole, faces, trained, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
     command = ["slide", str(faces / "000.png"), f"--checkpoint={run}", "--attribute=Male", f"--out={tmp_path}"]
+    assert cli.main([*command, "--strengths=0,2"]) == 2
+    assert "2 is not on this model's slider" in capsys.readouterr().err
     assert cli.main(command) == 0
     with Image.open(tmp_path / "000.slide.png") as image:
         assert image.size[0] > 6 * 32
-    assert cli.main([*command, "--strengths=0,2"]) == 2
+    assert cli.main([*command, "--strengths=-1,0.5"]) == 2
     assert "would be overwritten" in capsys.readouterr().err
+    assert cli.main([*command, "--strengths=-1,0.5", f"--out={tmp_path / 'two'}"]) == 0
+    with Image.open(tmp_path / "two" / "000.slide.png") as fewer:
+        assert 3 * 32 < fewer.size[0] < image.size[0]
 
 
-@pytest.mark.slow
-def test_the_probe_of_a_run(whole, faces, trained, tmp_path):
-    run = whole(runs.extension(faces, INDEPENDENT, evaluation__judge=str(trained / "judge")))
-    summary = evaluate(run, tmp_path / "report", images=6)
+def test_the_probe_of_a_run(faces, trained, tmp_path, monkeypatch):
+    one = checks.one_device()
+    monkeypatch.setattr(distributed, "mesh", lambda: one)
+    short = {"train__iterations": 1, "train__evaluate_every": 0, "evaluation__judge": str(trained / "judge")}
+    loop.train(runs.extension(faces, INDEPENDENT, **short), tmp_path / "run")
+    summary = evaluate(tmp_path / "run", tmp_path / "report", images=6)
     for prefix in ("", "untrained_"):
         assert 0 <= summary[f"{prefix}probe_balanced_accuracy"] <= 1
     assert "## Attributes in the latent (24 faces)" in (tmp_path / "report" / "evaluation.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_ablation_goes_on_where_it_was(whole, faces, trained):
+    whole(runs.extension(faces, INDEPENDENT, evaluation__judge=str(trained / "judge")))
