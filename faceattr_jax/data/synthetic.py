@@ -15,7 +15,9 @@ the hair colour and the bangs of a bald head cannot be seen there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import jax
@@ -169,8 +171,10 @@ def _wearer(size: int) -> Callable:
 
 
 @lru_cache
-def _masker(size: int) -> Callable:
-    return jax.jit(jax.vmap(partial(region, size=size), (None, 0, None)))
+def _masker(size: int, chunk: int) -> Callable:
+    # Compiled here, because several threads that call a new function would each compile it.
+    of_chunk = jax.jit(jax.vmap(partial(region, size=size), (None, 0, None)))
+    return of_chunk.lower(np.uint32(0), np.zeros(chunk, np.int32), np.int32(0)).compile()
 
 
 @lru_cache
@@ -267,10 +271,14 @@ class SyntheticSource:
         indices = self._checked(indices)
         number = np.int32(ATTRIBUTES.index(attribute))
         chunk = min(16, _chunk(self.size))
-        parts = [
-            np.asarray(_masker(self.size)(np.uint32(self.seed), part, number))[:kept]
-            for (part,), kept in _chunked(chunk, indices)
-        ]
+        masker = _masker(self.size, chunk)
+
+        def masks(part: tuple[list[np.ndarray], int]) -> np.ndarray:
+            (rows,), kept = part
+            return np.asarray(masker(np.uint32(self.seed), rows, number))[:kept]
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # XLA draws one chunk on one core
+            parts = list(threads.map(masks, _chunked(chunk, indices)))
         return np.concatenate([np.zeros((0, self.size, self.size), np.float32), *parts])
 
     def _checked(self, indices: np.ndarray) -> np.ndarray:
