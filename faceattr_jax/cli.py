@@ -179,8 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         else:
             sub.add_argument("--attribute", required=True)
             sub.add_argument(
-                "--strengths", type=_floats, default=(0.0, 0.5, 1.0, 1.5, 2.0), help="such as 0,0.5,1 (0,0.5,1,1.5,2)"
-            )
+                "--strengths", type=_floats, default=(),
+                help="such as 0,0.5,1 (0,0.5,1,1.5,2; of a model with sliders, --strengths=-1,-0.5,0,0.5,1)",
+            )  # fmt: skip
 
     generate = verb(verbs, "generate", _generate, "Draw new faces with wanted attributes; writes one sheet of them.")
     generate.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")

@@ -41,6 +41,7 @@ class Editor:
                 "reconstruct",
                 "classify",
                 "generate",
+                "slide",
                 "swap",
                 "linear",
                 "matrix_of_references",
@@ -87,17 +88,32 @@ class Editor:
         request = EditRequest(target=target, source=own, strength=jnp.float32(strength))
         return self._out(self._calls["edit"](self.variables, x, request), single)
 
+    @property
+    def slider(self) -> tuple[float, ...]:
+        """Strengths to `slide` through, for those who name none."""
+        return (-1.0, -0.5, 0.0, 0.5, 1.0) if "slide" in self.method.capabilities else (0.0, 0.5, 1.0, 1.5, 2.0)
+
     def slide(
         self, images: ArrayLike, attribute: str, strengths: Sequence[float], *, source: ArrayLike | None = None
     ) -> jax.Array:
         """One attribute inverted at several strengths: (len(strengths), ...) of edited images.
 
-        What the model cannot invert stays as it is.
+        What the model cannot invert stays as it is. A model with sliders of its own takes their values for strengths,
+        from -1, clearly absent, to 1, clearly present, whatever the face has; others raise `UserError`.
         """
         x, single = self._images(images)
         own = self._own(x, source)
         attribute_names.check_names([attribute], self.attributes)
         column = self.attributes.index(attribute)
+        if "slide" in self.method.capabilities:
+            beyond = [strength for strength in strengths if not -1 <= strength <= 1]
+            if beyond:
+                raise UserError(f"{beyond[0]:g} is not on this model's slider; give values from -1 to 1.")
+            frames = [
+                self._calls["slide"](self.variables, x, jnp.int32(column), jnp.float32(strength), own)
+                for strength in strengths
+            ]
+            return jnp.stack([self._out(frame, single) for frame in frames])
         present = np.asarray(own[:, column]) > 0.5
 
         def towards(value: int, strength: float) -> jax.Array:

@@ -116,8 +116,8 @@ def gradient_penalty(
 ) -> jax.Array:
     """E (|grad_x D(x)|_2 - 1)^2 at x = real + alpha (fake - real), alpha ~ U(0, 1) per sample (WGAN-GP).
 
-    critic: (B, H, W, C) -> (B,) or (B, 1), each output a function of its own sample alone (no batch norm).
-    The norm runs over all pixel axes; 1e-12 under the root keeps its own gradient finite at 0.
+    critic: (B, H, W, C) or (B, d) -> (B,) or (B, 1), each output a function of its own sample alone (no batch norm).
+    The norm runs over all axes of a sample; 1e-12 under the root keeps its own gradient finite at 0.
     """
     alpha = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
     mixed = real + alpha * (fake - real)

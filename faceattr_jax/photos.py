@@ -34,9 +34,19 @@ def edit_files(
 
 
 def slide_files(
-    editor: Editor, paths: Sequence[Path], attribute: str, out: Path, *, strengths: Sequence[float], source: str = ""
+    editor: Editor,
+    paths: Sequence[Path],
+    attribute: str,
+    out: Path,
+    *,
+    strengths: Sequence[float] = (),
+    source: str = "",
 ) -> list[Path]:
-    """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute inverted at each strength."""
+    """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute at each strength.
+
+    strengths: as in `Editor.slide`; none for `Editor.slider`.
+    """
+    strengths = strengths or editor.slider
     images = np.stack([_cropped(editor, path) for path in paths])
     targets = list(_targets(paths, out, "slide"))
     slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source))

@@ -36,6 +36,23 @@ def attgan(faces: Path, **changes: object) -> ConfigDict:
     return changed("attgan_quickstart", {**narrow, "train.iterations": 6, "evaluation.images": 8}, faces, changes)
 
 
+# AttGAN of two levels, whose extensions are soon compiled.
+SHALLOW: dict[str, object] = {
+    "model.width": 4,
+    "model.encoder": ((1, 4, 2), (2, 4, 2)),
+    "model.decoder": ((2, 4, 2), (1, 4, 2)),
+    "model.discriminator": ((1, 4, 2), (2, 4, 2)),
+    "model.skips": 0,
+    "model.injections": 0,
+}
+
+
+def extension(faces: Path, name: str, **changes: object) -> ConfigDict:
+    """One of AttGAN's extensions at 32 px, shallow and a few channels wide, for a few iterations."""
+    narrow = {"image_size": 32, "critic_updates": 1, **SHALLOW}
+    return changed(f"{name}:synthetic", {**narrow, "train.iterations": 4, "evaluation.images": 8}, faces, changes)
+
+
 def classifier(faces: Path, **changes: object) -> ConfigDict:
     """The quickstart's judge, narrower, for a few iterations."""
     return changed(

@@ -61,6 +61,21 @@ class Generator(Protocol):
         ...
 
 
+class Slider(Protocol):
+    """Has a slider from -1 to 1 for each attribute, and knows where faces stand."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+    def intensities(self, images: jax.Array) -> jax.Array:
+        """How strong each attribute, or its absence, is: (B, n) in [0, 1]."""
+        ...
+
+    def slide(self, images: jax.Array, column: int, value: float, source: jax.Array) -> jax.Array:
+        """Images (B, S, S, 3) with attributes `source` (B, n) and the slider of one attribute at `value`."""
+        ...
+
+
 class Judge(Protocol):
     """An attribute classifier that had no part in the editor's training."""
 
@@ -115,6 +130,9 @@ class Compiled:
         self._classify = jax.jit(lambda *arguments: method.classify(*arguments))
         self._features = jax.jit(lambda *arguments: method.features(*arguments))
         self._generate = jax.jit(lambda *arguments: method.generate(*arguments))
+        self._intensities = jax.jit(lambda *arguments: method.intensities(*arguments))
+        self._slide = jax.jit(lambda *arguments: method.slide(*arguments))
+        self._latents = jax.jit(lambda *arguments: method.latents(*arguments))
         self._draw_latents = lambda *arguments: method.draw_latents(*arguments)
 
     def at(self, variables: Variables) -> Self:
@@ -137,6 +155,15 @@ class Compiled:
 
     def features(self, images: jax.Array) -> jax.Array:
         return self._features(self.variables, images)
+
+    def latents(self, images: jax.Array) -> jax.Array:
+        return self._latents(self.variables, images)
+
+    def intensities(self, images: jax.Array) -> jax.Array:
+        return self._intensities(self.variables, images)
+
+    def slide(self, images: jax.Array, column: int, value: float, source: jax.Array) -> jax.Array:
+        return self._slide(self.variables, images, np.int32(column), np.float32(value), source)
 
     def generate(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return self._generate(self.variables, key, labels)

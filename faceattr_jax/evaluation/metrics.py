@@ -115,6 +115,13 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None, 
     return rho, float(low), float(high)
 
 
+def kolmogorov_smirnov(values: np.ndarray) -> float:
+    """Largest distance between the distribution function of `values` (N,) and that of U(0, 1)."""
+    u, n = np.sort(np.clip(values.astype(np.float64), 0, 1)), len(values)
+    steps = np.arange(n + 1) / n
+    return float(np.max(np.maximum(steps[1:] - u, u - steps[:-1])))
+
+
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Frechet distance of the Gaussians fitted to features (N, D) and (M, D), N and M at least 2.
 

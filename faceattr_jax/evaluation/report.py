@@ -56,6 +56,16 @@ _GENERATION = (
     "dimensions. An untrained decoder scores high there, and leaving rare attributes out does in plain accuracy."
 )
 
+_SLIDER = (
+    "KS: Kolmogorov-Smirnov distance of the intensities that the model finds in all faces from uniform ones. "
+    "Correlation: Spearman's, between the slider of a face (11 values from -1 to 1) and what the judge says of it; "
+    "mean over faces. Ends: the judge finds the attribute absent at -1 and present at 1."
+)
+_PROBE = (
+    "Balanced accuracy of a small network that learns to read attributes off the frozen latents of faces of the "
+    "training split; 0.5 knows nothing."
+)
+
 
 def write_report(
     folder: str | os.PathLike[str],
@@ -128,6 +138,12 @@ def markdown(
         parts += ["## The mask against the drawn truth", _table(["", "mean over faces"], rows), _MASK]
     if "generation" in evaluation:
         parts += ["## New faces", *_generation_tables(evaluation["generation"]), _GENERATION]
+    if "slider" in evaluation:
+        found = evaluation["slider"]
+        parts += [f"## Sliders ({found['faces']} faces)", _slider_table(found["sliders"]), _SLIDER]
+    if "probe" in evaluation:
+        found = evaluation["probe"]
+        parts += [f"## Attributes in the latent ({found['faces']} faces)", _probe_table(found["models"]), _PROBE]
     if editors[names[0]]["multiple"]:
         parts += [
             "## Several attributes at once: all right (mean over them)",
@@ -235,6 +251,24 @@ def _generation_tables(generation: Mapping[str, Any]) -> list[str]:
         f"region is {generation['region_share']:.0%} of the picture; {generation['probes']} faces for R2."
     )
     return [_table(header, numbers), _table(["attribute", "rate", *columns], each), counted]
+
+
+def _slider_table(sliders: Mapping[str, Any]) -> str:
+    measures = list(next(iter(next(iter(sliders.values())).values())))
+    rows = [
+        [attribute, *(_show(cells[attribute][measure]) for measure in measures for cells in sliders.values())]
+        for attribute in next(iter(sliders.values()))
+    ]
+    return _table(["attribute", *(f"{name}: {measure}" for measure in measures for name in sliders)], rows)
+
+
+def _probe_table(models: Mapping[str, Any]) -> str:
+    rows = [
+        [attribute, *(_show(row["attributes"][attribute]) for row in models.values())]
+        for attribute in next(iter(models.values()))["attributes"]
+    ]
+    means = ["mean", *(_show(row["balanced_accuracy"]) for row in models.values())]
+    return _table(["attribute", *models], [*rows, means])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

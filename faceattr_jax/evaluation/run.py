@@ -22,8 +22,10 @@ from faceattr_jax.evaluation import (
     identity,
     labelling,
     masks,
+    probing,
     report,
     restoration,
+    sliding,
 )
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
@@ -34,6 +36,7 @@ from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
 PEOPLE_IMAGES = 4_000  # all pairs of which are compared
+PROBE_IMAGES = 4_000  # of the train split
 
 
 def evaluate(
@@ -151,10 +154,10 @@ def _evaluate_editor(
             functools.partial(model.method.mask, model.variables), source, model.attributes, indices
         )
         summary |= found["mask"]
+    train = np.setdiff1d(source.table.indices("train"), indices)
     if "generate" in model.method.capabilities:
         generators = {"model": trained, "untrained": untrained}
         embedders = {"judge": compiled_judge.features} if compiled_judge.embeds else {}
-        train = np.setdiff1d(source.table.indices("train"), indices)
         found["generation"] = generation.evaluate_generators(
             generators, compiled_judge, embedders, source, indices, others=spread(train, len(indices))
         )
@@ -162,12 +165,23 @@ def _evaluate_editor(
         labels = source.table.select(model.attributes)[indices]
         pictures, names = generation.faces_grid(trained, labels)
         grids.save_grid(out / "generated.png", pictures, row_names=names)
+    if "slide" in model.method.capabilities:
+        sliders = {"model": trained, "untrained": untrained}
+        found["slider"] = sliding.evaluate_sliders(sliders, compiled_judge, source, indices)
+        summary |= sliding.summarize(found["slider"])
+    if "encode" in model.method.capabilities and len(train) > 1:
+        encoders = {"model": trained.latents, "untrained": untrained.latents}
+        learned = spread(train, PROBE_IMAGES)
+        found["probe"] = probing.evaluate_latents(encoders, source, model.attributes, learned, indices)
+        summary |= probing.summarize(found["probe"])
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
     grids.save_grid(out / "grid.png", pictures, names)
+    if "slide" in model.method.capabilities:
+        grids.save_grid(out / "slides.png", *sliding.slides_grid(trained, source.images(shown), labels))
     return summary
 
 

@@ -6,7 +6,7 @@ No ground truth exists for b != a, so three constraints stand in for it: a class
 their convolutions. Layer tables 1 and 2 live in the configs; where the paper is silent the choice is a config key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -131,7 +131,7 @@ class AttGAN(FromConfig):
         moving = ("batch_stats/encoder", "batch_stats/decoder")
         critic = Phase(
             "critic",
-            ("critic",),
+            tuple(name for name in self.optimizers if name != "generator"),
             self.critic_objective,
             mutates=moving,
             repeats=self.config.critic_updates,
@@ -167,7 +167,7 @@ class AttGAN(FromConfig):
 
     def decode(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
         """x^b = Dec(z, b), eq. 4; signs as in `code_values`."""
-        code = code_values(signs, self.config.model.code)
+        code = self._code(variables, features, signs)
         return self.networks["decoder"].apply(variables_of(variables, "decoder"), features, code)
 
     def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
@@ -207,12 +207,14 @@ class AttGAN(FromConfig):
         real_logits, fake_logits = jnp.split(logits, 2)
         classification = losses.sigmoid_cross_entropy(real_logits, labels)
         traces = losses.sigmoid_cross_entropy(fake_logits, labels)
+        opposed, metrics = self._oppose(variables, features, labels, ctx)
         return Out(
             losses={
                 "critic": adversarial
                 + weights.gradient_penalty * penalty
                 + weights.critic_classification * classification
-                + weights.trace_classification * traces
+                + weights.trace_classification * traces,
+                **opposed,
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
             metrics={
@@ -220,6 +222,7 @@ class AttGAN(FromConfig):
                 "penalty": penalty,
                 "classification": classification,
                 "traces": traces,
+                **metrics,
             },
         )
 
@@ -240,15 +243,38 @@ class AttGAN(FromConfig):
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
         distance = losses.l1(reconstruction, images)
+        constraint, metrics = self._constrain(variables, features, labels, ctx)
         return Out(
             losses={
                 "generator": weights.reconstruction * distance
                 + weights.generator_classification * classification
                 + adversarial
+                + constraint
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
-            metrics={"adversarial": adversarial, "classification": classification, "reconstruction": distance},
+            metrics={
+                "adversarial": adversarial,
+                "classification": classification,
+                "reconstruction": distance,
+                **metrics,
+            },
         )
+
+    def _oppose(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
+    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        """Losses, by optimizer, of what an extension sets against z beside D, and metrics; AttGAN sets nothing."""
+        return {}, {}
+
+    def _constrain(
+        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
+    ) -> tuple[jax.Array | float, Mapping[str, jax.Array]]:
+        """What an extension demands of z, as a loss of the generator, and metrics; AttGAN demands nothing."""
+        return 0.0, {}
+
+    def _code(self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array) -> jax.Array:
+        """What the decoder is fed, (B, n)."""
+        return code_values(signs, self.config.model.code)
 
     def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return TARGETS[self.config.targets](key, labels, self.attributes)
@@ -269,7 +295,7 @@ class AttGAN(FromConfig):
     def _train_decode(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, stats: Any = None
     ) -> tuple[jax.Array, Any]:
-        code = code_values(2.0 * labels - 1.0, self.config.model.code)
+        code = self._code(variables, features, 2.0 * labels - 1.0)
         own = variables_of(variables, "decoder")
         own = own if stats is None else {**own, "batch_stats": stats}
         images, new = self.networks["decoder"].apply(own, features, code, train=True, mutable=["batch_stats"])

@@ -164,10 +164,11 @@ def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | flo
 class Method(Protocol):
     """One paper. Built from its config by `build`; pure: every call takes the variables it reads.
 
-    capabilities: which of ``classify``, ``edit``, ``embed``, ``generate``, ``mask``, ``reconstruct``, ``restore``,
-    ``swap`` it has as methods. One that edits takes attributes, one that swaps other faces that have them, and
-    interpolates, too (``linear``, ``matrix_of_references``, ``matrix_of_attributes``). One that generates tells its z
-    (``draw_latents``).
+    capabilities: which of ``classify``, ``edit``, ``embed``, ``encode``, ``generate``, ``mask``, ``reconstruct``,
+    ``restore``, ``slide``, ``swap`` it has as methods. One that edits takes attributes, one that swaps other faces that
+    have them, and interpolates, too (``linear``, ``matrix_of_references``, ``matrix_of_attributes``). One that
+    generates tells its z (``draw_latents``), one that encodes that of faces (``latents``, vectors). One that slides has
+    a slider from -1 to 1 for each attribute, and tells how strong those of faces are (``intensities``, 0 to 1).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     frozen: the networks that its objectives borrow, by role; read when training begins, of no use in inference.
     towards: attributes that it edits in one direction only, with the value that they get.

@@ -60,6 +60,20 @@ class Convolutions(nn.Module):
         return x
 
 
+class MLP(nn.Module):
+    """Fully connected layers with leaky ReLU, `widths` wide, and a plain one: (B, ...), flattened -> (B, outputs)."""
+
+    widths: Sequence[int]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.widths):
+            x = nn.leaky_relu(nn.Dense(width, kernel_init=xavier, name=f"hidden{i}")(x), LEAK)
+        return nn.Dense(self.outputs, kernel_init=xavier, name="out")(x)
+
+
 def conv_pairs(x: jax.Array, widths: Sequence[int], momentum: float, train: bool) -> jax.Array:
     """For each width two 3x3 convolutions with batch norm and ReLU, and a pooling that halves (B, H, W, C).
 
