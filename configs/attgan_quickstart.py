@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.instance_noise = 0.1
     config.model.generator_norm = "layer"
     config.optimizer.learning_rate = 7e-4
-    config.train.iterations = 2_500
-    config.optimizer.schedule = ("linear", 1_000, 2_500)
+    config.train.iterations = 2_300
+    config.optimizer.schedule = ("linear", 1_000, 2_300)
     config.train.checkpoint_every = 500
     return config

@@ -21,8 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dropout = 0.2
     config.loss.balance = 0.5
     config.ema = 0.99
-    config.train.iterations = 300
-    config.optimizer.schedule = ("linear", 150, 300)
-    config.train.checkpoint_every = 300
+    config.train.iterations = 450
+    config.optimizer.schedule = ("linear", 200, 450)
+    config.train.checkpoint_every = 450
     config.train.evaluate_every = 0
     return config
