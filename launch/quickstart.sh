@@ -28,8 +28,13 @@ faceattr="$VENV/bin/faceattr"
 run="runs/quickstart${SEED:+-$SEED}"
 seed=(${SEED:+"--config.seed=$SEED"})
 
-"$faceattr" train --config=classifier_synthetic --workdir="$run/judge" "${seed[@]}"
+# The judge trains beside the editor, which alone leaves a third of two cores idle.
+mkdir -p "$run"
+"$faceattr" train --config=classifier_synthetic --workdir="$run/judge" "${seed[@]}" >"$run/judge.log" 2>&1 &
+judge=$!
+trap 'kill "$judge" 2>/dev/null || true' EXIT
 "$faceattr" train --config=attgan_quickstart --workdir="$run/attgan" "${seed[@]}"
+wait "$judge" || { cat "$run/judge.log" >&2; exit 1; }
 "$faceattr" evaluate --workdir="$run/attgan" --judge="$run/judge" --out="$run"
 
 echo
