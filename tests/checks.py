@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from faceattr_jax.training import distributed
@@ -48,6 +49,18 @@ def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tup
     shapes = jax.eval_shape(run, jax.random.key(0))
     flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
     return {"/".join(p.key for p in path if hasattr(p, "key")): leaf.shape[1:] for path, leaf in flat}
+
+
+def changed(before: TrainState, after: TrainState) -> set[str]:
+    """What differs in any bit between two states: "params/encoder", "optimizer/generator", "ema/encoder", "step"."""
+
+    def parts(state: TrainState) -> dict[str, Any]:
+        trees = {**state.variables, "optimizer": state.opt_states, "ema": state.ema}
+        named = {f"{kind}/{name}": tree for kind, owned in trees.items() for name, tree in owned.items()}
+        return {"step": state.step, **named}
+
+    same = jax.tree.map(np.array_equal, parts(before), parts(after))
+    return {name for name, tree in same.items() if not all(jax.tree.leaves(tree))}
 
 
 def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **options: Any) -> dict[str, Any]:

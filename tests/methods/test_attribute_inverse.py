@@ -242,15 +242,13 @@ def executor():
 def test_each_phase_trains_its_network_and_leaves_the_other_bit_identical(executor, number):
     state = checks.fresh(tiny())
     before = jax.device_get(state)
-    trained, other = ("discriminator", "generator")[:: 1 - 2 * number]
+    trained = ("discriminator", "generator")[number]
     phase = executor.stage.phases[number]
     assert (phase.name, phase.trains, phase.repeats, phase.mutates) == (trained, (trained,), 1, ())
     after, carry, _ = executor.run_phase(phase, state, [batch()], {}, 0)
     after = jax.device_get(after)
     assert carry == after.ema == {}
-    assert set(after.variables) == {"params"}
-    jax.tree.map(np.testing.assert_array_equal, before.variables["params"][other], after.variables["params"][other])
-    jax.tree.map(np.testing.assert_array_equal, before.opt_states[other], after.opt_states[other])
+    assert checks.changed(before, after) == {f"params/{trained}", f"optimizer/{trained}"}
     same = jax.tree.map(np.array_equal, before.variables["params"][trained], after.variables["params"][trained])
     assert not any(jax.tree.leaves(same))
     assert jax.tree.leaves(after.opt_states[trained])[0] == 1

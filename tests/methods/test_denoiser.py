@@ -14,6 +14,7 @@ from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.methods.denoiser import Denoiser, frozen_denoiser, noisy
 from faceattr_jax.training import distributed, loop
+from faceattr_jax.training.step import Executor
 from tests import checks, runs
 
 
@@ -52,6 +53,16 @@ def test_the_loss_is_eq_12_in_the_unit_range():
     np.testing.assert_allclose(found.losses["denoiser"], expected, rtol=1e-5)
     restored = method.restore(variables, 2 * y - 1)
     np.testing.assert_allclose(restored, np.clip(2 * (y + residual) - 1, -1, 1), atol=1e-5)
+
+
+def test_the_phase_changes_the_denoiser_alone():
+    method = build(configs.load("denoiser_128", {"image_size": "8", "model.denoiser": "(4,)"}))
+    executor = Executor(method, method.stages[0], seed=0, mesh=checks.one_device())
+    before = jax.device_get(checks.fresh(method))
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    after, carry, _ = executor.run_phase(executor.stage.phases[0], checks.fresh(method), [{"images": images}], {}, 0)
+    assert checks.changed(before, jax.device_get(after)) == {"params/denoiser", "optimizer/denoiser"}
+    assert carry == {}
 
 
 def test_noise_is_in_levels():

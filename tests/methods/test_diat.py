@@ -17,8 +17,9 @@ from faceattr_jax import load
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods import diat
-from faceattr_jax.methods.base import Ctx, EditRequest, build
+from faceattr_jax.methods.base import Ctx, EditRequest, build, rmsprop
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.pretrained import vgg_face
 from faceattr_jax.training import distributed, loop
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
@@ -33,7 +34,7 @@ TINY = {
 }  # fmt: skip
 QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
-TRANSFER, HALLUCINATION = "diat_128", "diat_hallucination"
+TRANSFER, HALLUCINATION, UNET = "diat_128", "diat_hallucination", "diat_hallucination:unet"
 
 
 class Lens(nn.Module):
@@ -74,9 +75,11 @@ def _face_network(monkeypatch):
 
 @functools.cache
 def tiny(name: str = TRANSFER, **overrides: str):
-    mask = {"model.mask": "(4, 4, 4, 4)"} if name.startswith(TRANSFER) else {}
+    settings = {**TINY, "model.mask": "(4, 4, 4, 4)"} if name.startswith(TRANSFER) else TINY
+    if name == UNET:
+        settings = {key: TINY[key] for key in ("image_size", "batch_size", "model.width", "model.transform")}
     overrides = {key.replace("__", "."): value for key, value in overrides.items()}
-    return build(configs.load(name, {**TINY, **mask, **overrides}))
+    return build(configs.load(name, {**settings, **overrides}))
 
 
 @functools.cache
@@ -184,7 +187,8 @@ def test_every_layer_of_the_tables():
     rows(checks.layer_outputs(method.networks["denoiser"], images), "conv{}", [(128, 64)] * 5 + [(128, 3)])
     hallucination = build(configs.load(HALLUCINATION))
     assert set(hallucination.networks) == {"transform", "discriminator", "denoiser"}
-    assert set(build(configs.load(f"{HALLUCINATION}:unet")).networks) == {"transform"}
+    assert all(hallucination.networks[name] == method.networks[name] for name in hallucination.networks)
+    assert build(configs.load(UNET)).networks == {"transform": method.networks["transform"]}
 
 
 def test_networks_are_the_oracles(torch):
@@ -262,6 +266,8 @@ def test_pixels_outside_the_mask_are_the_inputs_to_the_bit():
     assert 0 < outside.mean() < 1
     np.testing.assert_array_equal(np.asarray(made.result)[outside], np.asarray(X)[outside])
     assert np.all(np.any(np.asarray(made.result)[~outside] != np.asarray(X)[~outside], axis=-1))
+    edited = _edit(state().variables, X, jnp.ones((4, 1)), jnp.zeros((4, 1)), 1.0)
+    np.testing.assert_array_equal(np.asarray(edited)[outside], np.asarray(X)[outside])
     np.testing.assert_array_equal(transfer(closed(state().variables, 0)).result, X)
     opened = transfer(closed(state().variables, 1))
     np.testing.assert_allclose(opened.result, opened.transformed, atol=1e-5)
@@ -333,6 +339,12 @@ def test_diat_1_compares_layers_of_the_frozen_network():
         diat.seen_by(FACE, FACE.variables, X, ["con"])
 
 
+def test_diat_1s_layers_are_vgg_faces():
+    found = checks.layer_outputs(vgg_face.VGGFace(), jnp.zeros((1, 224, 224, 3)))
+    layers = configs.load("diat_128:diat1").loss.perceptual_layers
+    assert [found[f"{name}/__call__"] for name, _ in layers] == [(56, 56, 256), (28, 28, 512)]
+
+
 def test_weights_of_zero_leave_out_their_terms_and_the_face_network():
     method = tiny(loss__identity="0.0", loss__perceptual="0.0")
     assert method.frozen == {}
@@ -351,8 +363,12 @@ def test_the_discriminators_loss_is_eq_8_and_may_have_a_penalty():
     )
     np.testing.assert_allclose(clip.losses["discriminator"], fake - real, rtol=1e-4)
     np.testing.assert_allclose(penalty.metrics["adversarial"], fake - real, rtol=1e-4)
-    term = penalty.metrics["gradient_penalty"]
-    assert float(term) > 0
+    alpha = jax.random.uniform(CTX.key, (4, 1, 1, 1))
+    mixed = alpha * carry["fakes"] + (1 - alpha) * A
+    own = {"params": state().variables["params"]["discriminator"]}
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().networks["discriminator"].apply(own, x)[0])))(mixed)
+    term = np.mean((np.linalg.norm(flat(gradient), axis=1) - 1) ** 2)
+    np.testing.assert_allclose(penalty.metrics["gradient_penalty"], term, rtol=1e-3)
     np.testing.assert_allclose(penalty.losses["discriminator"], fake - real + 10 * term, rtol=1e-4)
     assert [phase.project is None for phase in tiny(loss__adversarial="penalty").stages[1].phases] == [True] * 4
 
@@ -424,58 +440,52 @@ def test_the_hallucinations_loss_is_eq_20():
     found = quick(method.reconstruction_objective)(variables(name), float_batch(), {}, CTX).losses["transfer"]
     expected = squared(both, applied("transform", method.inputs(both), name=name)) / 4
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+    # All that the baseline learns from, on one stream of faces.
+    found = quick(tiny(UNET).reconstruction_objective)(state(UNET).variables, float_batch()["source"], {}, CTX)
+    np.testing.assert_allclose(found.losses["transfer"], squared(X, applied("transform", x, name=UNET)) / 4, rtol=1e-3)
 
 
 # Phases.
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["host", "scan"])
-def executors(request):
-    """One for each stage, dispatched from the host or scanned."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diat, "open_face", lambda config: FACE)
-        return [
-            Executor(tiny(), stage, seed=0, mesh=checks.one_device(), scan=request.param) for stage in tiny().stages
-        ]
+# Of each stage's phases what they change, besides what belongs to a mask.
+STEPS = {
+    (0, "reconstruction"): {"params/transform", "batch_stats/transform", "optimizer/transfer"},
+    (0, "regression"): {"params/discriminator", "optimizer/discriminator"},
+    (0, "denoising"): {"params/denoiser", "optimizer/denoiser"},
+    (1, "forward"): {"batch_stats/transform"},
+    (1, "discriminator"): {"params/discriminator", "optimizer/discriminator"},
+    (1, "transfer"): {"params/transform", "optimizer/transfer"},
+    (1, "smoothing"): {"params/transform", "optimizer/transfer"},
+}
+MASKS = {"forward": {"batch_stats/mask"}, "transfer": {"params/mask"}, "smoothing": {"params/mask"}}
 
 
-def names(before, after):
-    """Paths of what differs between two states."""
-    same = jax.tree.map(np.array_equal, (before.variables, before.opt_states), (after.variables, after.opt_states))
-    paths = jax.tree_util.tree_flatten_with_path(same)[0]
-    return {"/".join(str(getattr(p, "key", p)) for p in path[1:3]) for path, equal in paths if not equal}
-
-
-STEPS = [
-    (0, "reconstruction", {"params/transform", "batch_stats/transform"}, "transfer"),
-    (0, "regression", {"params/discriminator"}, "discriminator"),
-    (0, "denoising", {"params/denoiser"}, "denoiser"),
-    (1, "forward", {"batch_stats/transform", "batch_stats/mask"}, ""),
-    (1, "discriminator", {"params/discriminator"}, "discriminator"),
-    (1, "transfer", {"params/transform", "params/mask"}, "transfer"),
-    (1, "smoothing", {"params/transform", "params/mask"}, "transfer"),
-]
-
-
-def test_every_phase_changes_its_own_and_all_else_stays_bit_identical():
-    carry = {}
-    for stage in (0, 1):
-        executor = Executor(tiny(), tiny().stages[stage], seed=0, mesh=checks.one_device())
-        assert [phase.name for phase in executor.stage.phases] == [
-            name for number, name, *_ in STEPS if number == stage
-        ]
+@pytest.mark.parametrize("name", [TRANSFER, HALLUCINATION, UNET])
+def test_every_phase_changes_its_own_and_all_else_stays_bit_identical(name):
+    method, data = tiny(name), batch()["source"] if name == UNET else batch()
+    carry, done = {}, []
+    for number, stage in enumerate(method.stages):
+        executor = Executor(method, stage, seed=0, mesh=checks.one_device())
         assert executor.draws_per_iteration == 1
-        held = checks.fresh(tiny())
-        frozen = jax.device_get(executor.frozen)
-        for (_, name, changes, optimizer), phase in zip(
-            [step for step in STEPS if step[0] == stage], executor.stage.phases, strict=True
-        ):
+        held, frozen = checks.fresh(method), jax.device_get(executor.frozen)
+        for phase in stage.phases:
             before = jax.device_get(held)
-            held, carry, _ = executor.run_phase(phase, held, [batch()], carry, 0)
-            found = names(before, jax.device_get(held))
-            assert {path for path in found if path.split("/")[0] in before.variables} == changes, name
-            assert {path.split("/")[0] for path in found - changes} == ({optimizer} if optimizer else set()), name
+            held, carry, _ = executor.run_phase(phase, held, [data], carry, 0)
+            expected = STEPS[number, phase.name] | (MASKS.get(phase.name, set()) if name == TRANSFER else set())
+            assert checks.changed(before, jax.device_get(held)) == expected, phase.name
+            done.append((number, phase.name))
         jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(executor.frozen))
+    assert done == list(STEPS)[: 1 if name == UNET else None]
+
+
+def test_rmsprop_adds_its_epsilon_to_the_root():
+    transform = rmsprop(configs.load(TRANSFER))
+    held, square = transform.init(jnp.zeros(2)), np.zeros(2)
+    for gradient in (np.array([2.0, 1e-7]), np.array([-1.0, 3e-7])):
+        square = 0.99 * square + 0.01 * gradient**2
+        direction, held = transform.update(jnp.asarray(gradient, jnp.float32), held)
+        np.testing.assert_allclose(direction, gradient / (np.sqrt(square) + 1e-8), rtol=1e-5)
 
 
 def test_the_schedule_is_algorithm_1():
@@ -530,9 +540,9 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
         jax.tree.map(close, before.variables, one.variables, other.variables)
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_gradients_agree_between_one_device_and_eight(stage):
-    found = [checks.gradients(tiny(), batch(8), devices, stage, compiler_options=QUICK) for devices in (1, 8)]
+@pytest.mark.parametrize(("name", "stage"), [(TRANSFER, 0), (TRANSFER, 1), (HALLUCINATION, 1)])
+def test_gradients_agree_between_one_device_and_eight(name, stage):
+    found = [checks.gradients(tiny(name), batch(8), devices, stage, compiler_options=QUICK) for devices in (1, 8)]
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-2)
@@ -715,7 +725,14 @@ def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, m
               "train.iterations": 2, "train.evaluate_every": 2, "evaluation.images": 8}  # fmt: skip
     rest = {"model.discriminator_width": 2, "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2)), "model.fc": 4,
             "model.denoiser": (2,), "pretrain.iterations": 1}  # fmt: skip
-    loop.train(runs.changed(HALLUCINATION, {**narrow, **rest, **short}, faces, {}), tmp_path / "diat")
+    config = runs.changed(HALLUCINATION, {**narrow, **rest, **short}, faces, {})
+    whole = loop.train(config, tmp_path / "diat")
+    with monkeypatch.context() as patch:
+        checks.kill_at(patch, 1)
+        with pytest.raises(checks.Killed):
+            loop.train(config, tmp_path / "parts")
+    resumed = loop.train(config, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
     loop.train(runs.changed(f"{HALLUCINATION}:unet", narrow, faces, {}), tmp_path / "unet")
     assert not (tmp_path / "unet" / "frozen.json").exists()
     reports = {name: evaluate(tmp_path / name, tmp_path / f"{name}_report", images=6) for name in ("diat", "unet")}

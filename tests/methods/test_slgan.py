@@ -228,15 +228,11 @@ def test_stages_two_and_three_leave_the_encoder_bit_identical(executor, number):
     after = jax.device_get(executor.run_phase(phase, state, [batch()] * 3, {}, 0)[0])
     trained = ("decoder", "discriminator") if number else ("encoder", "decoder", "discriminator")
     assert phase.trains == trained
+    parts = ("params", "batch_stats", "optimizer")
+    assert checks.changed(before, after) == {f"{part}/{network}" for part in parts for network in trained}
     for network in ("encoder", "decoder", "discriminator"):
-        for part in ("params", "batch_stats"):
-            old, new = before.variables[part][network], after.variables[part][network]
-            same = jax.tree.leaves(jax.tree.map(np.array_equal, old, new))
-            assert all(same) if network not in trained else not all(same), (network, part)
         # The first leaf of an optimizer's state is its count of updates.
         assert jax.tree.leaves(after.opt_states[network])[0] == (network in trained)
-    if number:
-        jax.tree.map(np.testing.assert_array_equal, before.opt_states["encoder"], after.opt_states["encoder"])
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
