@@ -83,8 +83,8 @@ def evaluate_exchangers(
     drawn = hasattr(source, "counterfactual")
 
     tallies = {name: Tally(known, groups) for name in editors}
-    # Per attribute and label: error, error of the input, drift, area outside, drift of the first's reconstruction.
-    sums = {name: {a: np.zeros((2, 5)) for a in attributes} for name in editors}
+    # Per attribute and label: error, error of the input, drift, area outside, drift of the reconstruction, faces.
+    sums = {name: {a: np.zeros((2, 6)) for a in attributes} for name in editors}
     read: dict[str, dict[str, list[np.ndarray]]] = {name: {a: [] for a in attributes} for name in (*editors, "truth")}
 
     def judged(images: jax.Array) -> np.ndarray:
@@ -122,7 +122,7 @@ def evaluate_exchangers(
                     read[name][a].append(np.asarray(adding))
                     if name != "truth":
                         found = np.asarray(region_sums(result, pixels, truth[None], soft), np.float64)
-                        rows = np.column_stack([found, model_drift])[:count]
+                        rows = np.column_stack([found, model_drift, np.ones(size)])[:count]
                         for value in (0, 1):
                             sums[name][a][value] += rows[present[:count] == value].sum(axis=0)
 
@@ -166,7 +166,7 @@ def _readings(images: jax.Array, without: jax.Array, mask: jax.Array) -> jax.Arr
 
 
 def _regions(sums: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Direction -> what `regions.region_errors` gives, from sums by label (2, 5)."""
+    """Direction -> what `regions.region_errors` gives, from sums by label (2, 6)."""
 
     def over(a: float, b: float) -> float | None:
         return float(a / b) if b else None
@@ -177,8 +177,9 @@ def _regions(sums: np.ndarray) -> dict[str, dict[str, Any]]:
             "floor": None,
             "drift": over(drift, area),
             "drift_ratio": over(drift, model_drift),
+            "faces": int(faces),
         }
-        for direction, (error, base, drift, area, model_drift) in zip(DIRECTIONS, sums, strict=True)
+        for direction, (error, base, drift, area, model_drift, faces) in zip(DIRECTIONS, sums, strict=True)
     }
 
 

@@ -10,6 +10,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import metrics
 from faceattr_jax.evaluation.editors import CopyingEditor, ReferenceEditor
 from faceattr_jax.evaluation.exemplar import evaluate_exchangers, opposites, summarize
+from faceattr_jax.evaluation.report import markdown
 
 NAMES = ("Eyeglasses", "Bangs")
 
@@ -101,6 +102,8 @@ def test_truth_copy_and_reference():
     assert summary["region_error_ratio"] == 0
     assert summary["reference_region_drift_ratio"] > 5
     assert "style_Eyeglasses_tone_low" in summary
+    has = int(source.table.select(NAMES)[:, 0].sum())
+    assert f"| {NAMES[0]} | adding | {60 - has} | 0.000 | 1.000 |" in markdown(summary, found, protocol={})
 
 
 def test_a_counterfactual_wears_another_faces_style():
