@@ -3,9 +3,16 @@
     faceattr train --config=elegant_128 --workdir=runs/elegant_128 --config.data.path=CELEBA
 
 Variants: ``:released`` as in elegant_256, and ``:synthetic``, two attributes of drawn faces at 64 px in a small
-network, meant for two CPU cores and half an hour but not yet tried:
+network, for two CPU cores. With its judge:
 
+    faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
+        --config.image_size=64 --config.attributes="('Eyeglasses', 'Bangs')"
     faceattr train --config=elegant_128:synthetic --workdir=runs/elegant_synthetic
+    faceattr evaluate --workdir=runs/elegant_synthetic --judge=runs/judge_64 --images=500
+
+Seed 0 on 500 test faces: a transferred attribute is there in .946 of the results and two from two references in .794,
+the rest changes 1.10 times as much as by reconstruction; but the glasses and bangs are nobody's: their styles do not
+follow the reference's (rank correlations within .06 of 0) and the region error ratio against these is .915.
 
 The paper has no such sizes: D1 sees 128 px and D2 64, and the codes are 4x4.
 """
@@ -27,12 +34,12 @@ def get_config(variant: str = "") -> ConfigDict:
         config.flip = True
         config.batch_size = 8
         config.ema = 0.999
-        config.model.width = 24
+        config.model.width = 16
         # One layer less: the codes are 4x4 again.
         config.model.encoder = (1, 2, 4, 8)
         config.optimizer.learning_rate = 4e-4
         config.optimizer.schedule = ()
-        config.train.iterations = 12_000
+        config.train.iterations = 6_500
         config.train.checkpoint_every = 500
         config.train.evaluate_every = 2_000
     return config
