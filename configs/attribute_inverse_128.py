@@ -8,13 +8,17 @@ batch size or length: those follow the works that it builds on. The paper's scor
 mean DFN): beard 18.8/.90, mouth 22.5/.94, glasses 16.6/.94, age 28.7/.89, gender 21.1/.91. Cost at paper size: 305,190
 iterations of one update of D and one of G, 16 images each.
 
-Variant ``:synthetic`` is for drawn faces at 64 px: 10,000 iterations, meant for half an hour on two cores but not yet
-tried. With its judge:
+Variant ``:synthetic`` is for drawn faces at 64 px: 4,000 iterations, 22 minutes on two cores beside other trainings.
+With its judge:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
         --config.image_size=64 --config.attributes=Eyeglasses
     faceattr train --config=attribute_inverse_128:synthetic --workdir=runs/inverse_synthetic
     faceattr evaluate --workdir=runs/inverse_synthetic --judge=runs/judge_64 --images=500
+
+Seed 0 on 500 test faces: glasses come and go on every one, cyclic PSNR 26.0; but hair and backgrounds change their hue,
+which the second pass undoes, and so the region error ratio is .924 (floor .169). Heavier reconstruction and feature
+matching (30 to 50, 10) make that worse: what they ask for is that G be its own inverse.
 """
 
 from ml_collections import ConfigDict
@@ -74,16 +78,16 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "synthetic":
         config.image_size = 64
         config.model.width = 16
-        config.model.generator = (1, 2, 4, 8, 8, 8)
+        config.model.generator = (2, 2, 4, 8, 8, 8)  # a quarter of 16 maps would be too little of the picture
         config.model.discriminator = (1, 2, 4, 8, 16)
         # Precautions: eq. 1's generator has no gradient where D is certain, and noise keeps a small C from being
         # fooled by changes that nobody can see, as in attgan_64:mini.
         config.loss.adversarial = "nonsaturating"
-        config.model.instance_noise = 0.1
+        config.model.instance_noise = 0.05
         config.optimizer.learning_rate = 4e-4
         config.ema = 0.999
-        config.train.iterations = 10_000
-        config.optimizer.schedule = ("linear", 5_000, 10_000)
+        config.train.iterations = 4_000
+        config.optimizer.schedule = ("linear", 2_000, 4_000)
         config.train.checkpoint_every = 500
-        config.train.evaluate_every = 2_000
+        config.train.evaluate_every = 1_000
     return config
