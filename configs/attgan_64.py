@@ -60,4 +60,6 @@ def synthetic() -> ConfigDict:
     config.model.encoder = ((1, 4, 2), (2, 4, 2), (4, 4, 2), (8, 4, 2))
     config.model.decoder = ((8, 4, 2), (4, 4, 2), (2, 4, 2), (1, 4, 2))
     config.model.discriminator = ((1, 4, 2), (2, 4, 2), (4, 4, 2), (8, 4, 2))
+    config.train.iterations = 2_500
+    config.optimizer.schedule = ("linear", 1_000, 2_500)
     return config
