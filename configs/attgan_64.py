@@ -4,8 +4,8 @@
 
 Variants as in attgan_128, and ``:mini``, a small network for a small CelebA on a CPU: a quarter of the width, three
 critic updates, and batches and targets in which rare attributes are as frequent as common ones. Five-pixel kernels and
-VAE/GAN's crop are the paper's, not an oversight. ``:synthetic`` is the quickstart's network with another level, for
-drawn faces at 64 px.
+VAE/GAN's crop are the paper's, not an oversight. ``:synthetic`` is for drawn faces at 64 px: the
+quickstart's network with another level and half as wide. attgan_intensity_64 and attgan_independent_64 build on it.
 """
 
 from ml_collections import ConfigDict

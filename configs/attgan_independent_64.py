@@ -8,7 +8,7 @@
 
 That is both constraints, AttGAN's alone, and the independent latent alone. `faceattr evaluate` tells of each how well a
 probe reads the attributes off z, and how well faces are reconstructed and edited. No skip connections: past them z
-need not tell anything. ``:synthetic`` is for drawn faces at 64 px on two cores:
+need not tell anything. ``:synthetic`` is for drawn faces at 64 px on two cores; no whole run has been measured yet:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 --config.image_size=64
     faceattr train --config=attgan_independent_64:synthetic --workdir=runs/both

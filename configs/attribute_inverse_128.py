@@ -17,8 +17,7 @@ With its judge:
     faceattr evaluate --workdir=runs/inverse_synthetic --judge=runs/judge_64 --images=500
 
 Seed 0 on 500 test faces: glasses come and go on every one, cyclic PSNR 26.0; but hair and backgrounds change their hue,
-which the second pass undoes, and so the region error ratio is .924 (floor .169). Heavier reconstruction and feature
-matching (30 to 50, 10) make that worse: what they ask for is that G be its own inverse.
+which the second pass undoes, and so the region error ratio is .924 (floor .169).
 """
 
 from ml_collections import ConfigDict

@@ -99,7 +99,7 @@ class Editor:
         """One attribute inverted at several strengths: (len(strengths), ...) of edited images.
 
         What the model cannot invert stays as it is. A model with sliders of its own takes their values for strengths,
-        from -1, clearly absent, to 1, clearly present, whatever the face has; others raise `UserError`.
+        from -1, clearly absent, to 1, clearly present, whatever the face has; values beyond raise `UserError`.
         """
         x, single = self._images(images)
         own = self._own(x, source)

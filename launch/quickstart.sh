@@ -28,13 +28,21 @@ faceattr="$VENV/bin/faceattr"
 run="runs/quickstart${SEED:+-$SEED}"
 seed=(${SEED:+"--config.seed=$SEED"})
 
-# The judge trains beside the editor, which alone leaves a third of two cores idle.
+# The judge trains beside the editor, which alone leaves a third of two cores idle. Whatever ends this script first stops
+# both, which save.
 mkdir -p "$run"
 "$faceattr" train --config=classifier_synthetic --workdir="$run/judge" "${seed[@]}" >"$run/judge.log" 2>&1 &
 judge=$!
-trap 'kill "$judge" 2>/dev/null || true' EXIT
-"$faceattr" train --config=attgan_quickstart --workdir="$run/attgan" "${seed[@]}"
+"$faceattr" train --config=attgan_quickstart --workdir="$run/attgan" "${seed[@]}" &
+editor=$!
+trap 'kill "$judge" "$editor" 2>/dev/null || true; wait' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+wait -n || true
+kill -0 "$editor" 2>/dev/null || wait "$editor"
 wait "$judge" || { cat "$run/judge.log" >&2; exit 1; }
+wait "$editor"
+trap - EXIT INT TERM
 "$faceattr" evaluate --workdir="$run/attgan" --judge="$run/judge" --out="$run"
 
 echo

@@ -3,7 +3,7 @@
 The probe is a small network of its own, which the model under test never meets: a latent that merely fools the
 adversary that it was trained against is found out. It learns from latents of the training split under cross entropy in
 which both values of an attribute weigh alike, a tenth of them kept aside to choose the epoch, and is tested on faces
-that neither it nor the model has seen. Balanced accuracy: 0.5 knows nothing.
+that it has not seen (nor has the model, but of the training split). Balanced accuracy: 0.5 knows nothing.
 """
 
 from collections.abc import Callable, Mapping

@@ -143,7 +143,11 @@ def markdown(
         parts += [f"## Sliders ({found['faces']} faces)", _slider_table(found["sliders"]), _SLIDER]
     if "probe" in evaluation:
         found = evaluation["probe"]
-        parts += [f"## Attributes in the latent ({found['faces']} faces)", _probe_table(found["models"]), _PROBE]
+        parts += [
+            f"## Attributes in the latent (learned from {found['faces']} faces)",
+            _probe_table(found["models"]),
+            _PROBE,
+        ]
     if editors[names[0]]["multiple"]:
         parts += [
             "## Several attributes at once: all right (mean over them)",
