@@ -66,12 +66,17 @@ def changed(before: TrainState, after: TrainState) -> set[str]:
 def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **options: Any) -> dict[str, Any]:
     """Phase -> optimizer -> gradients at the fresh state of a stage, `data` split over so many devices.
 
-    What a phase carries reaches the later ones. options: of `jax.jit`.
+    What a phase carries reaches the later ones. Where JAX's x64 is enabled the same parameters are double, and so are
+    their gradients.
+    options: of `jax.jit`.
     """
     mesh = distributed.mesh(jax.devices()[:devices])
     executor = Executor(method, method.stages[stage], seed=0, mesh=mesh)
     everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
-    state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+    with jax.enable_x64(False):
+        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+    double = jnp.zeros(0).dtype
+    state = jax.tree.map(lambda x: x.astype(double) if x.dtype == jnp.float32 else x, state)
     compiled = functools.partial(
         jax.jit, in_shardings=(everywhere, split, None, everywhere), out_shardings=(everywhere, None), **options
     )

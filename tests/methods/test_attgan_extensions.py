@@ -337,7 +337,8 @@ def test_sliders_of_a_run(whole, faces, trained, tmp_path, monkeypatch, capsys):
     for prefix in ("", "untrained_"):
         assert 0 < summary[f"{prefix}slider_ks"] <= summary[f"{prefix}slider_ks_worst"] <= 1
         assert -1 <= summary[f"{prefix}slider_correlation_worst"] <= summary[f"{prefix}slider_correlation"] <= 1
-    editor, source = load(run), open_source(str(faces), size=32, crop="center178")
+    editor = load(run)
+    source = open_source(str(faces), size=editor.size, crop=editor.crop)
     shown = spread(source.table.indices("test"), 6)
     found = editor.method.intensities(editor.variables, to_float(jnp.asarray(source.images(shown))))
     distances = [metrics.kolmogorov_smirnov(np.asarray(column)) for column in found.T]

@@ -202,13 +202,14 @@ def test_the_discriminators_loss_is_eq_7():
 
 @pytest.fixture(scope="module")
 def by_devices():
-    """Gradients of every phase on one device and on eight."""
-    return [checks.gradients(tiny(), batch(8), devices, compiler_options=QUICK) for devices in (1, 8)]
+    """Gradients of every phase on one device and on eight; in single, a bias of four channels cancels to 1.3e-5."""
+    with jax.enable_x64(True):
+        return [checks.gradients(tiny(), batch(8), devices, compiler_options=QUICK) for devices in (1, 8)]
 
 
 def test_gradients_agree_between_one_device_and_eight(by_devices):
     def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3)
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a) + 1e-12
 
     jax.tree.map(close, *by_devices)
 
