@@ -1,6 +1,7 @@
 """What the tests of several methods look at."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceattr_jax.training import distributed
+from faceattr_jax.training import distributed, loop
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
 
@@ -28,6 +29,19 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
         return iterate(executor, state, batches, number)
 
     monkeypatch.setattr(Executor, "iterate", dying)
+
+
+def killed_and_resumed(monkeypatch: pytest.MonkeyPatch, config: Any, folder: Path, iteration: int = 3) -> Path:
+    """Trains in one piece, and killed and resumed, with the same bits: the folder of the first, `folder`/whole."""
+    whole = loop.train(config, folder / "whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, iteration)
+        with pytest.raises(Killed):
+            loop.train(config, folder / "parts")
+    resumed = loop.train(config, folder / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+    assert (folder / "whole" / "metrics.csv").read_text() == (folder / "parts" / "metrics.csv").read_text()
+    return folder / "whole"
 
 
 def one_device() -> jax.sharding.Mesh:

@@ -317,18 +317,7 @@ def whole(faces, trained, tmp_path, monkeypatch):
     one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
 
-    def train(config):
-        whole = loop.train(config, tmp_path / "whole")
-        with monkeypatch.context() as patch:
-            checks.kill_at(patch, 3)
-            with pytest.raises(checks.Killed):
-                loop.train(config, tmp_path / "parts")
-        resumed = loop.train(config, tmp_path / "parts")
-        jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
-        assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "parts" / "metrics.csv").read_text()
-        return tmp_path / "whole"
-
-    return train
+    return lambda config: checks.killed_and_resumed(monkeypatch, config, tmp_path)
 
 
 def test_sliders_of_a_run(whole, faces, trained, tmp_path, monkeypatch, capsys):

@@ -726,13 +726,7 @@ def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, m
     rest = {"model.discriminator_width": 2, "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2)), "model.fc": 4,
             "model.denoiser": (2,), "pretrain.iterations": 1}  # fmt: skip
     config = runs.changed(HALLUCINATION, {**narrow, **rest, **short}, faces, {})
-    whole = loop.train(config, tmp_path / "diat")
-    with monkeypatch.context() as patch:
-        checks.kill_at(patch, 1)
-        with pytest.raises(checks.Killed):
-            loop.train(config, tmp_path / "parts")
-    resumed = loop.train(config, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+    checks.killed_and_resumed(monkeypatch, config, tmp_path, 1).rename(tmp_path / "diat")
     loop.train(runs.changed(f"{HALLUCINATION}:unet", narrow, faces, {}), tmp_path / "unet")
     assert not (tmp_path / "unet" / "frozen.json").exists()
     reports = {name: evaluate(tmp_path / name, tmp_path / f"{name}_report", images=6) for name in ("diat", "unet")}

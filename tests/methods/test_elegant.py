@@ -12,11 +12,10 @@ from faceattr_jax.data import sampling
 from faceattr_jax.methods import elegant
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.training import distributed
-from faceattr_jax.training.loop import train
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import runs
-from tests.checks import Killed, changed, gradients, kill_at, layer_outputs
+from tests.checks import changed, gradients, killed_and_resumed, layer_outputs
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
@@ -490,13 +489,6 @@ def test_a_run_killed_and_resumed_ends_with_the_bits_of_an_unbroken_one(faces, t
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     settings = {"model.width": 2, "image_size": 32, "batch_size": 2, "evaluation.images": 8, "train.evaluate_every": 0}
     config = runs.changed("elegant_128:synthetic", {**settings, "train.iterations": 4}, faces, {})
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        kill_at(patch, 3)
-        with pytest.raises(Killed):
-            train(config, tmp_path / "parts")
-    resumed = train(config, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+    killed_and_resumed(monkeypatch, config, tmp_path)
     for workdir in ("whole", "parts"):
         assert list((tmp_path / workdir).glob("**/*swaps*.png"))
-    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "parts" / "metrics.csv").read_text()

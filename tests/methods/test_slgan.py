@@ -16,7 +16,7 @@ from faceattr_jax.data.images import to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods.base import Ctx, EditRequest, build
-from faceattr_jax.training import distributed, loop
+from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import checks, runs
@@ -316,15 +316,7 @@ def test_a_run_killed_and_resumed_is_evaluated_as_any_other(faces, trained, tmp_
     one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     config = runs.slgan(faces, evaluation__judge=str(trained / "judge"))
-    whole = loop.train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        checks.kill_at(patch, 3)
-        with pytest.raises(checks.Killed):
-            loop.train(config, tmp_path / "parts")
-    resumed = loop.train(config, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
-    metrics = (tmp_path / "whole" / "metrics.csv").read_text()
-    assert metrics == (tmp_path / "parts" / "metrics.csv").read_text()
+    metrics = (checks.killed_and_resumed(monkeypatch, config, tmp_path) / "metrics.csv").read_text()
     assert "valid/score" in metrics
 
     summary = evaluate(tmp_path / "whole", tmp_path / "report", images=6)
