@@ -10,7 +10,7 @@ from types import ModuleType
 
 FLAGS = (
     # Compiling is most of the tests' time, and what they compile runs for a moment.
-    "--xla_backend_optimization_level=0",
+    "--xla_backend_optimization_level=1",
     # Eight devices share few cores: a collective may well wait longer than XLA's 40 s before it aborts the process.
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_collective_timeout_seconds=1200",
