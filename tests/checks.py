@@ -77,11 +77,12 @@ def changed(before: TrainState, after: TrainState) -> set[str]:
     return {name for name, tree in same.items() if not all(jax.tree.leaves(tree))}
 
 
-def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0) -> dict[str, Any]:
+def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **options: Any) -> dict[str, Any]:
     """Phase -> optimizer -> gradients at the fresh state of a stage, `data` split over so many devices.
 
     What a phase carries reaches the later ones. Where JAX's x64 is enabled the same parameters are double, and so are
     their gradients.
+    options: of `jax.jit`.
     """
     mesh = distributed.mesh(jax.devices()[:devices])
     executor = Executor(method, method.stages[stage], seed=0, mesh=mesh)
@@ -91,7 +92,7 @@ def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0) -> dict[
     double = jnp.zeros(0).dtype
     state = jax.tree.map(lambda x: x.astype(double) if x.dtype == jnp.float32 else x, state)
     compiled = functools.partial(
-        jax.jit, in_shardings=(everywhere, split, None, everywhere), out_shardings=(everywhere, None)
+        jax.jit, in_shardings=(everywhere, split, None, everywhere), out_shardings=(everywhere, None), **options
     )
     found, carry = {}, {}
     for phase in method.stages[stage].phases:

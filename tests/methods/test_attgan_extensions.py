@@ -33,6 +33,8 @@ OWN = {
     INTENSITY: {"model.prior_critic": "(5, 4)", "loss.prior": "3.0"},
     INDEPENDENT: {"model.latent_discriminator": "(5,)", "loss.independence": "2.0", "loss.independence_ramp": "10"},
 }
+QUICK = {"xla_backend_optimization_level": 0}
+quick = functools.partial(jax.jit, compiler_options=QUICK)
 KEY = jax.random.key(5)
 
 
@@ -87,7 +89,7 @@ def applied(spec, network, train):
         own = {c: variables(spec)[c][network] for c in ("params", "batch_stats")}
         return tiny(spec).networks[network].apply(own, *inputs, train=train, mutable=["batch_stats"])[0]
 
-    return jax.jit(call)
+    return quick(call)
 
 
 def encoded(spec, train):
@@ -137,7 +139,7 @@ def test_intensity_losses_by_hand():
     method, held, data = tiny(INTENSITY), variables(INTENSITY), float_batch()
     features = encoded(INTENSITY, train=True)
     intensity, critic = strong(features[-1]), held["params"]["prior_critic"]
-    out = jax.jit(method.generator_objective)(held, data, {}, at(0))
+    out = quick(method.generator_objective)(held, data, {}, at(0))
     m = out.metrics
     np.testing.assert_allclose(m["prior"], -mlp(critic, intensity).mean(), rtol=1e-4)
     expected = 50 * m["reconstruction"] + 10 * m["classification"] + m["adversarial"] + 3 * m["prior"]
@@ -150,11 +152,11 @@ def test_intensity_losses_by_hand():
     target_key, noise_key = jax.random.split(KEY)
     target = np.asarray(method._targets(target_key, data["labels"]))
     fake = decoded(INTENSITY, features, jnp.asarray(intensity * (2 * target - 1), jnp.float32), train=True)
-    values, logits = jax.jit(method._discriminate)(held, method._noisy(noise_key, fake))
+    values, logits = quick(method._discriminate)(held, method._noisy(noise_key, fake))
     np.testing.assert_allclose(m["adversarial"], -np.mean(values), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(m["classification"], entropy(logits, target), rtol=1e-4)
 
-    out = jax.jit(method.critic_objective)(held, data, {}, at(0))
+    out = quick(method.critic_objective)(held, data, {}, at(0))
     m = out.metrics
     np.testing.assert_allclose(out.losses["prior"], -m["prior_distance"] + 10 * m["prior_penalty"], rtol=1e-5)
     draw_key, penalty_key = jax.random.split(jax.random.fold_in(KEY, 1))
@@ -174,8 +176,8 @@ def test_a_slider_sets_its_own_element_and_rules_out_what_conflicts():
     images, own = data["images"], jnp.array([[1.0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0, 0]])
     features = encoded(INTENSITY, train=False)
     intensity = strong(features[-1])
-    np.testing.assert_allclose(jax.jit(method.intensities)(held, images), intensity, rtol=1e-5)
-    slide = jax.jit(lambda column, value, source: method.slide(held, images, column, value, source))
+    np.testing.assert_allclose(quick(method.intensities)(held, images), intensity, rtol=1e-5)
+    slide = quick(lambda column, value, source: method.slide(held, images, column, value, source))
 
     def expect(column, value, labels):
         code = intensity * (2 * np.asarray(labels) - 1)
@@ -187,7 +189,7 @@ def test_a_slider_sets_its_own_element_and_rules_out_what_conflicts():
     expect(2, 1.0, own)
     expect(0, -1.0, own)
     expect(0, 0.4, own.at[:, 1].set(0))  # black hair is not blond
-    read = (jax.jit(method.classify)(held, images) > 0.5).astype(jnp.float32)
+    read = (quick(method.classify)(held, images) > 0.5).astype(jnp.float32)
     np.testing.assert_allclose(slide(2, 0.5, None), slide(2, 0.5, read), atol=1e-6)
 
 
@@ -196,13 +198,13 @@ def test_edits_keep_the_intensity_and_stay_within_the_sliders():
     images, own = data["images"], data["labels"]
     features = encoded(INTENSITY, train=False)
     intensity = strong(features[-1])
-    edit = jax.jit(lambda s, t, k: method.edit(held, images, EditRequest(target=t, source=s, strength=k)))
+    edit = quick(lambda s, t, k: method.edit(held, images, EditRequest(target=t, source=s, strength=k)))
     for strength in (1.0, 2.5):
         code = np.clip(strength * intensity * (1 - 2 * np.asarray(own)), -1, 1)
         expected = decoded(INTENSITY, features, jnp.asarray(code, jnp.float32), train=False)
         np.testing.assert_allclose(edit(own, 1 - own, strength), expected, atol=1e-5)
     assert (2.5 * intensity).max() > 1
-    np.testing.assert_allclose(edit(own, own, 1.0), jax.jit(method.reconstruct)(held, images, own), atol=1e-6)
+    np.testing.assert_allclose(edit(own, own, 1.0), quick(method.reconstruct)(held, images, own), atol=1e-6)
 
 
 # Independence.
@@ -212,14 +214,14 @@ def test_independence_losses_by_hand():
     method, held, data = tiny(INDEPENDENT), variables(INDEPENDENT), float_batch()
     z = encoded(INDEPENDENT, train=True)[-1]
     logits = mlp(held["params"]["latent_discriminator"], z)
-    objective = jax.jit(method.generator_objective)
+    objective = quick(method.generator_objective)
     for iteration, ramp in ((0, 0.0), (4, 0.4), (10, 1.0), (25, 1.0)):
         out = objective(held, data, {}, at(iteration))
         m = out.metrics
         np.testing.assert_allclose(m["independence"], entropy(logits, 1 - data["labels"]), rtol=1e-4)
         expected = 50 * m["reconstruction"] + 10 * m["classification"] + m["adversarial"]
         np.testing.assert_allclose(out.losses["generator"], expected + 2 * ramp * m["independence"], rtol=1e-5)
-    out = jax.jit(method.critic_objective)(held, data, {}, at(0))
+    out = quick(method.critic_objective)(held, data, {}, at(0))
     np.testing.assert_allclose(out.losses["latent"], entropy(logits, data["labels"]), rtol=1e-4)
     right = np.mean((logits > 0) == (np.asarray(data["labels"]) > 0.5))
     np.testing.assert_allclose(out.metrics["latent_accuracy"], right)
@@ -235,7 +237,7 @@ def test_with_weight_0_the_generator_learns_as_attgans_does():
             params = {**held["params"], **part}
             return method.generator_objective({**held, "params": params}, data, {}, at(3)).losses["generator"]
 
-        return jax.jit(jax.grad(loss))({name: held["params"][name] for name in ("encoder", "decoder")})
+        return quick(jax.grad(loss))({name: held["params"][name] for name in ("encoder", "decoder")})
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(watched), gradient(plain))
 

@@ -14,6 +14,7 @@ from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 SMALL = {"model.width": "4", "batch_size": "4", "critic_updates": "2"}
 
 
@@ -56,7 +57,7 @@ def test_losses_gradients_and_moving_averages(spec: str, torch: ModuleType) -> N
 
     with jax.enable_x64(True):
         config, executor, state, batches = setting(spec, jnp.float64)
-        compute = jax.jit(executor.gradients, static_argnums=0)
+        compute = jax.jit(executor.gradients, static_argnums=0, compiler_options=COMPILER_OPTIONS)
         for phase in executor.stage.phases:
             gradients, out = compute(phase, state, batches[0], {}, jnp.array([3, 1, 0], jnp.int32), executor.frozen)
             oracle = attgan_torch.AttGAN(config, state.variables)

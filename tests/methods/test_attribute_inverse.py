@@ -26,6 +26,7 @@ TINY = {
     "model.generator": "(1, 2, 4, 4)",
     "model.discriminator": "(1, 2, 4)",
 }
+QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 
 
@@ -36,7 +37,7 @@ def tiny(**overrides: str):
 
 @functools.cache
 def variables():
-    return jax.jit(lambda: init_state(tiny(), 0).variables)()
+    return jax.jit(lambda: init_state(tiny(), 0).variables, compiler_options=QUICK)()
 
 
 def batch(count: int = 4):
@@ -50,6 +51,10 @@ def float_batch():
     return {"images": jnp.asarray(data["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(data["labels"])}
 
 
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
 @functools.cache
 def inverted():
     """G(x) and G(G(x)) of the batch, from the bare network."""
@@ -58,7 +63,7 @@ def inverted():
         once = tiny().networks["generator"].apply({"params": params}, x)
         return once, tiny().networks["generator"].apply({"params": params}, once)
 
-    return jax.jit(twice)(variables()["params"]["generator"], float_batch()["images"])
+    return quick(twice)(variables()["params"]["generator"], float_batch()["images"])
 
 
 @functools.cache
@@ -66,7 +71,7 @@ def judged(which: str):
     """The bare discriminator's outputs on "x", "G(x)" or "G(G(x))", in float64."""
     images = {"x": float_batch()["images"], "G(x)": inverted()[0], "G(G(x))": inverted()[1]}[which]
     network = tiny().networks["discriminator"]
-    found = jax.jit(lambda p, x: network.apply({"params": p}, x))(variables()["params"]["discriminator"], images)
+    found = quick(lambda p, x: network.apply({"params": p}, x))(variables()["params"]["discriminator"], images)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
 
 
@@ -164,7 +169,7 @@ WEIGHTS = {
 def test_the_generators_loss_is_eq_6(adversarial, per):
     method = tiny(**WEIGHTS, **{"loss.adversarial": adversarial, "loss.feature_matching_per": per})
     data = float_batch()
-    out = jax.jit(method.generator_objective)(variables(), data, {}, CTX)
+    out = quick(method.generator_objective)(variables(), data, {}, CTX)
     patches, logits, _ = judged("G(x)")
     real, other = sigmoid(patches), 1 - np.asarray(data["labels"])
     terms = {
@@ -185,7 +190,7 @@ def test_the_generators_loss_is_eq_6(adversarial, per):
 
 def test_the_discriminators_loss_is_eq_7():
     data = float_batch()
-    out = jax.jit(tiny(**WEIGHTS).discriminator_objective)(variables(), data, {}, CTX)
+    out = quick(tiny(**WEIGHTS).discriminator_objective)(variables(), data, {}, CTX)
     (real, logits, _), (fake, _, _) = judged("x"), judged("G(x)")
     adversarial = -np.mean(np.log(sigmoid(real))) - np.mean(np.log(1 - sigmoid(fake)))
     own, p = np.asarray(data["labels"]), sigmoid(logits)
@@ -199,7 +204,7 @@ def test_the_discriminators_loss_is_eq_7():
 def by_devices():
     """Gradients of every phase on one device and on eight; in single, a bias of four channels cancels to 1.3e-5."""
     with jax.enable_x64(True):
-        return [checks.gradients(tiny(), batch(8), devices) for devices in (1, 8)]
+        return [checks.gradients(tiny(), batch(8), devices, compiler_options=QUICK) for devices in (1, 8)]
 
 
 def test_gradients_agree_between_one_device_and_eight(by_devices):
@@ -222,7 +227,7 @@ def test_who_learns_from_what(by_devices):
     images = jnp.asarray(data["images"] / 127.5 - 1, jnp.float32)
     network = tiny().networks["discriminator"]
     own = {"params": variables()["params"]["discriminator"]}
-    _, logits, features = jax.jit(lambda x: network.apply(own, x))(images)
+    _, logits, features = quick(lambda x: network.apply(own, x))(images)
     expected = np.mean((sigmoid(logits) - data["labels"])[:, None, None] * features[-1], axis=0)[..., None]
     np.testing.assert_allclose(
         found["discriminator"]["discriminator"]["discriminator"]["class"]["kernel"], expected, rtol=1e-3, atol=1e-6
@@ -289,17 +294,17 @@ def test_every_batch_is_half_and_half():
 
 def test_instance_noise_is_seen_in_training_alone():
     data, noisy = float_batch(), tiny(**{"model.instance_noise": "0.5"})
-    plain, other = (jax.jit(m.discriminator_objective)(variables(), data, {}, CTX).metrics for m in (tiny(), noisy))
+    plain, other = (quick(m.discriminator_objective)(variables(), data, {}, CTX).metrics for m in (tiny(), noisy))
     assert abs(float(plain["classification"] - other["classification"])) > 1e-4
     np.testing.assert_array_equal(
-        jax.jit(noisy.classify)(variables(), data["images"]), jax.jit(tiny().classify)(variables(), data["images"])
+        quick(noisy.classify)(variables(), data["images"]), quick(tiny().classify)(variables(), data["images"])
     )
 
 
 # Inference.
 
 
-@jax.jit
+@quick
 def _edit(held, images, source, target, strength):
     return tiny().edit(held, images, EditRequest(target=target, source=source, strength=strength))
 
@@ -333,13 +338,13 @@ def test_strength_blends_image_and_inverse():
 
 def test_classify_reads_the_source_and_reconstruct_inverts_twice():
     data, method, held = float_batch(), tiny(), variables()
-    probability = jax.jit(method.classify)(variables(), data["images"])
+    probability = quick(method.classify)(variables(), data["images"])
     np.testing.assert_allclose(probability, sigmoid(judged("x")[1]), rtol=1e-4)
     read = (probability > 0.5).astype(jnp.float32)
     target = jnp.ones((4, 1))
-    unread = jax.jit(lambda x: method.edit(held, x, EditRequest(target=target)))(data["images"])
+    unread = quick(lambda x: method.edit(held, x, EditRequest(target=target)))(data["images"])
     np.testing.assert_allclose(unread, edit(data["images"], read, target, 1.0), atol=1e-6)
-    back = jax.jit(method.reconstruct)(variables(), data["images"], data["labels"])
+    back = quick(method.reconstruct)(variables(), data["images"], data["labels"])
     np.testing.assert_allclose(back, inverted()[1], atol=1e-5)
 
 
@@ -350,7 +355,7 @@ def test_edit_is_pure_under_vmap_and_grad():
     one = jax.vmap(lambda x, a, b: edit(x[None], a[None], b[None], 1.0)[0])(data["images"], data["labels"], target)
     np.testing.assert_allclose(one, together, atol=1e-5)
     request, held = EditRequest(target=target, source=data["labels"]), variables()
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(tiny().edit(held, x, request) ** 2)))(data["images"])
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().edit(held, x, request) ** 2)))(data["images"])
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 

@@ -32,6 +32,7 @@ TINY = {
     "model.discriminator": "((1, 8, 2), (1, 3, 1), (2, 4, 2), (2, 3, 1))",
     "loss.identity": "2.0", "loss.perceptual": "3.0", "loss.threshold": "0.25",
 }  # fmt: skip
+QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 TRANSFER, HALLUCINATION, UNET = "diat_128", "diat_hallucination", "diat_hallucination:unet"
 
@@ -84,7 +85,7 @@ def tiny(name: str = TRANSFER, **overrides: str):
 @functools.cache
 def state(name: str = TRANSFER):
     """A fresh state whose batch norms have averages, scales and shifts other than 0 and 1, and a mask half open."""
-    fresh = jax.jit(lambda: init_state(tiny(name), 0))()
+    fresh = jax.jit(lambda: init_state(tiny(name), 0), compiler_options=QUICK)()
     leaves, tree = jax.tree.flatten(fresh.variables)
     rng = np.random.default_rng(0)
     leaves = [x + jnp.asarray(rng.uniform(-0.3, 0.3, x.shape), x.dtype) if x.ndim == 1 else x for x in leaves]
@@ -122,14 +123,18 @@ def float_batch():
 X, A = (float_batch()[name]["images"] for name in ("source", "guided"))
 
 
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
 def applied(network: str, images, *, train: bool = True, name: str = TRANSFER):
     """The bare network's output, normalising as in training or not."""
     held = state(name).variables
     own = {c: held[c][network] for c in ("params", "batch_stats") if network in held[c]}
     if "batch_stats" not in own:
-        return jax.jit(tiny(name).networks[network].apply)(own, images)
+        return quick(tiny(name).networks[network].apply)(own, images)
     module = tiny(name).networks[network]
-    return jax.jit(lambda v, x: module.apply(v, x, train=train, mutable=["batch_stats"])[0])(own, images)
+    return quick(lambda v, x: module.apply(v, x, train=train, mutable=["batch_stats"])[0])(own, images)
 
 
 def flat(x):
@@ -228,17 +233,17 @@ def test_networks_are_the_oracles(torch):
     mask = functional.conv2d(whole, (kernel / kernel.sum())[None, None])
     assert 0 < float(mask.mean()) < 1
 
-    made = jax.jit(lambda v: tiny().transfer(v, X))(held)
+    made = quick(lambda v: tiny().transfer(v, X))(held)
     for ours, theirs in (
         (made.transformed, transformed),
         (made.binary, (y > 0.5).float()),
-        (jax.jit(tiny().mask)(held, X), mask),
+        (quick(tiny().mask)(held, X), mask),
         (made.result, mask * transformed + (1 - mask) * x),
     ):
         np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-4)
 
     params, y = held["params"]["discriminator"], x
-    scores, maps = jax.jit(tiny().networks["discriminator"].apply)({"params": params}, X)
+    scores, maps = quick(tiny().networks["discriminator"].apply)({"params": params}, X)
     for i, (stride, padding) in enumerate(((2, 3), (1, 1), (2, 1), (1, 1)), 1):
         y = functional.leaky_relu(conv(y, params[f"conv{i}"], stride, padding), 0.2)
         np.testing.assert_allclose(maps[i - 1], y.permute(0, 2, 3, 1), atol=1e-4)
@@ -255,8 +260,8 @@ def closed(held, value: float):
 
 
 def test_pixels_outside_the_mask_are_the_inputs_to_the_bit():
-    transfer = jax.jit(lambda v: tiny().transfer(v, X))
-    made, mask = transfer(state().variables), np.asarray(jax.jit(tiny().mask)(state().variables, X))[..., 0]
+    transfer = quick(lambda v: tiny().transfer(v, X))
+    made, mask = transfer(state().variables), np.asarray(quick(tiny().mask)(state().variables, X))[..., 0]
     outside = mask == 0
     assert 0 < outside.mean() < 1
     np.testing.assert_array_equal(np.asarray(made.result)[outside], np.asarray(X)[outside])
@@ -275,7 +280,7 @@ def test_the_mask_learns_through_the_binariser():
             tiny().transfer({**held, "params": {**held["params"], "mask": params}}, X, train=True).result ** 2
         )
 
-    gradient = jax.jit(jax.grad(result))(state().variables["params"]["mask"])
+    gradient = quick(jax.grad(result))(state().variables["params"]["mask"])
     assert all(float(jnp.abs(layer["kernel"]).max()) > 0 for name, layer in gradient.items() if "conv" in name)
 
 
@@ -284,7 +289,7 @@ def test_the_mask_learns_through_the_binariser():
 
 def carried(name: str = TRANSFER, **overrides: str):
     method = tiny(name, **overrides)
-    return jax.jit(method.forward_objective)(variables(name), float_batch(), {}, CTX).carry
+    return quick(method.forward_objective)(variables(name), float_batch(), {}, CTX).carry
 
 
 def by_hand(compared: str = "T"):
@@ -307,7 +312,7 @@ def by_hand(compared: str = "T"):
 @pytest.mark.parametrize("compared", ["T", "F"])
 def test_the_transfers_loss_is_eq_15(compared):
     method = tiny(loss__compared=compared)
-    out = jax.jit(method.transfer_objective)(variables(), float_batch(), carried(), CTX)
+    out = quick(method.transfer_objective)(variables(), float_batch(), carried(), CTX)
     result, terms = by_hand(compared)
     assert set(out.metrics) == set(terms)
     for name, expected in terms.items():
@@ -320,7 +325,7 @@ def test_the_transfers_loss_is_eq_15(compared):
 def test_diat_1_compares_layers_of_the_frozen_network():
     method = tiny("diat_128:diat1", loss__perceptual_layers="(('conv', 5.0),)")
     carry = carried("diat_128:diat1", loss__perceptual_layers="(('conv', 5.0),)")
-    out = jax.jit(method.transfer_objective)(variables(), float_batch(), carry, CTX)
+    out = quick(method.transfer_objective)(variables(), float_batch(), carry, CTX)
 
     def maps(images):
         small = jax.image.resize(images, (len(images), 8, 8, 3), "linear")
@@ -344,8 +349,8 @@ def test_weights_of_zero_leave_out_their_terms_and_the_face_network():
     method = tiny(loss__identity="0.0", loss__perceptual="0.0")
     assert method.frozen == {}
     held = state().variables
-    carry = jax.jit(method.forward_objective)(held, float_batch(), {}, CTX).carry
-    out = jax.jit(method.transfer_objective)(held, float_batch(), carry, CTX)
+    carry = quick(method.forward_objective)(held, float_batch(), {}, CTX).carry
+    out = quick(method.transfer_objective)(held, float_batch(), carry, CTX)
     assert set(out.metrics) == {"adversarial", "ratio"}
 
 
@@ -353,7 +358,7 @@ def test_the_discriminators_loss_is_eq_8_and_may_have_a_penalty():
     carry = {"fakes": by_hand()[0]}
     real, fake = (np.mean(applied("discriminator", x)[0]) for x in (A, carry["fakes"]))
     clip, penalty = (
-        jax.jit(m.discriminator_objective)(variables(), float_batch(), carry, CTX)
+        quick(m.discriminator_objective)(variables(), float_batch(), carry, CTX)
         for m in (tiny(), tiny(loss__adversarial="penalty"))
     )
     np.testing.assert_allclose(clip.losses["discriminator"], fake - real, rtol=1e-4)
@@ -361,7 +366,7 @@ def test_the_discriminators_loss_is_eq_8_and_may_have_a_penalty():
     alpha = jax.random.uniform(CTX.key, (4, 1, 1, 1))
     mixed = alpha * carry["fakes"] + (1 - alpha) * A
     own = {"params": state().variables["params"]["discriminator"]}
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(tiny().networks["discriminator"].apply(own, x)[0])))(mixed)
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().networks["discriminator"].apply(own, x)[0])))(mixed)
     term = np.mean((np.linalg.norm(flat(gradient), axis=1) - 1) ** 2)
     np.testing.assert_allclose(penalty.metrics["gradient_penalty"], term, rtol=1e-3)
     np.testing.assert_allclose(penalty.losses["discriminator"], fake - real + 10 * term, rtol=1e-4)
@@ -377,7 +382,7 @@ def test_smoothness_is_what_exceeds_the_threshold(kind):
         rough = sum(np.sum(np.diff(result, axis=axis) ** 2, axis=(1, 2, 3)) for axis in (1, 2))
     threshold = float(np.mean(rough))  # above some of the images, below others
     method = tiny(loss__smoothness=kind, loss__threshold=repr(threshold))
-    out = jax.jit(method.smoothing_objective)(variables(), float_batch(), {}, CTX)
+    out = quick(method.smoothing_objective)(variables(), float_batch(), {}, CTX)
     np.testing.assert_allclose(out.metrics["roughness"], threshold, rtol=1e-3)
     expected = np.mean(np.maximum(rough - threshold, 0))
     assert expected > 0
@@ -388,15 +393,15 @@ def test_smoothness_is_what_exceeds_the_threshold(kind):
 def test_pre_training_is_eqs_12_17_and_18():
     data, held = float_batch(), variables()
     both = jnp.concatenate([A, X])  # in the order of their names, in which noise is dealt
-    out = jax.jit(tiny().reconstruction_objective)(held, data, {}, CTX)
+    out = quick(tiny().reconstruction_objective)(held, data, {}, CTX)
     np.testing.assert_allclose(out.losses["transfer"], squared(both, applied("transform", both)) / 4, rtol=1e-3)
-    out = jax.jit(tiny().regression_objective)(held, data, {}, CTX)
+    out = quick(tiny().regression_objective)(held, data, {}, CTX)
     scores = [np.asarray(applied("discriminator", x)[0]) for x in (A, X)]
     np.testing.assert_allclose(
         out.losses["discriminator"], np.mean((1 - scores[0]) ** 2) + np.mean((-1 - scores[1]) ** 2), rtol=1e-4
     )
     np.testing.assert_allclose(out.metrics["accuracy"], (np.mean(scores[0] > 0) + np.mean(scores[1] <= 0)) / 2)
-    out = jax.jit(tiny().denoising_objective)(held, data, {}, CTX)
+    out = quick(tiny().denoising_objective)(held, data, {}, CTX)
     clean = (both + 1) / 2
     noisy = clean + 15 / 255 * jax.random.normal(CTX.key, both.shape)
     expected = squared(applied("denoiser", noisy) + noisy, clean)
@@ -413,7 +418,7 @@ def test_the_hallucinations_loss_is_eq_20():
     np.testing.assert_allclose(x, expected, atol=1e-5)
     made = applied("transform", x, name=name)
     plain = tiny(name, loss__perceptual="0.0")
-    out = jax.jit(plain.transfer_objective)(variables(name), float_batch(), carried(name), CTX)
+    out = quick(plain.transfer_objective)(variables(name), float_batch(), carried(name), CTX)
     terms = {
         "adversarial": -np.mean(applied("discriminator", made, name=name)[0]),
         "identity": squared(FACE.features(FACE.variables, made), FACE.features(FACE.variables, x)),
@@ -426,17 +431,17 @@ def test_the_hallucinations_loss_is_eq_20():
     np.testing.assert_allclose(out.losses["transfer"], total, rtol=1e-3)
     assert configs.load(name).loss.perceptual == 0
     # D's regression sees what T is given, and T learns the truth from it.
-    first = jax.jit(method.regression_objective)(variables(name), float_batch(), {}, CTX)
+    first = quick(method.regression_objective)(variables(name), float_batch(), {}, CTX)
     scores = [np.asarray(applied("discriminator", v, name=name)[0]) for v in (A, x)]
     np.testing.assert_allclose(
         first.losses["discriminator"], np.mean((1 - scores[0]) ** 2) + np.mean((-1 - scores[1]) ** 2), rtol=1e-4
     )
     both = jnp.concatenate([X, A])
-    found = jax.jit(method.reconstruction_objective)(variables(name), float_batch(), {}, CTX).losses["transfer"]
+    found = quick(method.reconstruction_objective)(variables(name), float_batch(), {}, CTX).losses["transfer"]
     expected = squared(both, applied("transform", method.inputs(both), name=name)) / 4
     np.testing.assert_allclose(found, expected, rtol=1e-3)
     # All that the baseline learns from, on one stream of faces.
-    found = jax.jit(tiny(UNET).reconstruction_objective)(state(UNET).variables, float_batch()["source"], {}, CTX)
+    found = quick(tiny(UNET).reconstruction_objective)(state(UNET).variables, float_batch()["source"], {}, CTX)
     np.testing.assert_allclose(found.losses["transfer"], squared(X, applied("transform", x, name=UNET)) / 4, rtol=1e-3)
 
 
@@ -537,7 +542,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
 
 @pytest.mark.parametrize(("name", "stage"), [(TRANSFER, 0), (TRANSFER, 1), (HALLUCINATION, 1)])
 def test_gradients_agree_between_one_device_and_eight(name, stage):
-    found = [checks.gradients(tiny(name), batch(8), devices, stage) for devices in (1, 8)]
+    found = [checks.gradients(tiny(name), batch(8), devices, stage, compiler_options=QUICK) for devices in (1, 8)]
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-2)
@@ -572,14 +577,14 @@ def test_source_and_guided_sets():
 # Inference.
 
 
-@jax.jit
+@quick
 def _edit(held, images, source, target, strength):
     return tiny().edit(held, images, EditRequest(target=target, source=source, strength=strength))
 
 
 def test_faces_without_the_value_are_transferred_and_others_come_back_bit_for_bit():
     held, wears = state().variables, jnp.array([[1.0], [0.0], [1.0], [0.0]])
-    result = jax.jit(lambda v: tiny().transfer(v, X))(held).result
+    result = quick(lambda v: tiny().transfer(v, X))(held).result
     edited = _edit(held, X, wears, jnp.zeros((4, 1)), 1.0)
     np.testing.assert_allclose(edited[::2], result[::2], atol=1e-6)
     np.testing.assert_array_equal(edited[1::2], X[1::2])
@@ -587,7 +592,7 @@ def test_faces_without_the_value_are_transferred_and_others_come_back_bit_for_bi
     np.testing.assert_array_equal(_edit(held, X, wears, jnp.zeros((4, 1)), 0.0), X)
     beyond = _edit(held, X, wears, jnp.zeros((4, 1)), 2.0)
     np.testing.assert_allclose(beyond[::2], np.clip(2 * result - X, -1, 1)[::2], atol=1e-5)
-    unread = jax.jit(lambda v: tiny().edit(v, X, EditRequest(target=jnp.zeros((4, 1)))))(held)
+    unread = quick(lambda v: tiny().edit(v, X, EditRequest(target=jnp.zeros((4, 1)))))(held)
     np.testing.assert_allclose(unread, result, atol=1e-6)
     np.testing.assert_array_equal(tiny().reconstruct(held, X), X)
 
@@ -597,7 +602,7 @@ def test_edit_is_pure_under_vmap_and_grad():
     together = _edit(held, X, 1 - target, target, 1.0)
     one = jax.vmap(lambda x, a, b: _edit(held, x[None], a[None], b[None], 1.0)[0])(X, 1 - target, target)
     np.testing.assert_allclose(one, together, atol=1e-5)
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(tiny().edit(held, x, EditRequest(target=target)) ** 2)))(X)
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().edit(held, x, EditRequest(target=target)) ** 2)))(X)
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 

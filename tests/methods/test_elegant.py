@@ -18,9 +18,12 @@ from tests import runs
 from tests.checks import changed, gradients, killed_and_resumed, layer_outputs
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 NAMES = "Bangs,Eyeglasses,Male"
 SIZE, N = 32, 3
 TINY = {"model.width": "2", "model.encoder": "(1, 2, 4)", "image_size": str(SIZE), "batch_size": "2"}
+
+compiled = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 
 
 @functools.cache
@@ -216,7 +219,7 @@ def test_exchange():
 def test_exchange_of_codes_twice_gives_the_first_codes_back():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    own, other = (jax.jit(method.encode)(variables, x)[-1] for x in (images, references))
+    own, other = (compiled(method.encode)(variables, x)[-1] for x in (images, references))
     mask = method.channels(jnp.array([1, 0, 1]))
     np.testing.assert_array_equal(mask, method.parts[0] | method.parts[2])
     once = elegant.exchange(own, other, mask)
@@ -227,16 +230,16 @@ def test_exchange_of_codes_twice_gives_the_first_codes_back():
 def test_skips_are_those_of_the_edited_image_and_sums_are_clipped():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    features, others = (jax.jit(method.encode)(variables, x) for x in (images, references))
+    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
     mask = jnp.array([0, 1, 0])
-    swapped = jax.jit(method.swap)(variables, images, references, mask)
+    swapped = compiled(method.swap)(variables, images, references, mask)
     code, _ = elegant.exchange(features[-1], others[-1], jnp.asarray(method.parts[1]))
     own = {"params": variables["params"]["decoder"]}
-    residual = jax.jit(method.networks["decoder"].apply)(own, code, features)
+    residual = compiled(method.networks["decoder"].apply)(own, code, features)
     assert np.abs(residual).max() <= 2.0
     assert np.abs(images + residual).max() > 1.0
     np.testing.assert_allclose(swapped, np.clip(images + residual, -1, 1), atol=1e-6)
-    foreign = jax.jit(method.networks["decoder"].apply)(own, code, [*others[:-1], features[-1]])
+    foreign = compiled(method.networks["decoder"].apply)(own, code, [*others[:-1], features[-1]])
     assert np.abs(foreign - residual).max() > 0.01
 
 
@@ -245,7 +248,7 @@ def test_losses_are_the_papers_sums():
     method = tiny()
     variables, data = variables_of(method), float_batch()
     a, b = data["positive"], data["negative"]
-    encode, decode = jax.jit(method.encode), jax.jit(method.decode)
+    encode, decode = compiled(method.encode), compiled(method.decode)
     f_a, f_b = encode(variables, a["images"]), encode(variables, b["images"])
     part = method.parts[1]
     z_c, z_d = np.where(part, f_b[-1], f_a[-1]), np.where(part, f_a[-1], f_b[-1])
@@ -259,7 +262,7 @@ def test_losses_are_the_papers_sums():
 
     def score(network, images, labels):
         own = {"params": variables["params"][network]}
-        logits = jax.jit(method.networks[network].apply)(own, images, labels)
+        logits = compiled(method.networks[network].apply)(own, images, labels)
         return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 
     d_losses, g_losses = [], []
@@ -270,19 +273,19 @@ def test_losses_are_the_papers_sums():
         d_losses.append(-sum(np.mean(np.log(p)) for p in terms))
         g_losses.append(-np.mean(np.log(fake_c)) - np.mean(np.log(fake_d)))
 
-    out = jax.jit(method.discriminators_objective)(variables, data, {}, ctx())
+    out = compiled(method.discriminators_objective)(variables, data, {}, ctx())
     expected = (d_losses[0] + 0.5 * d_losses[1]) / 4
     np.testing.assert_allclose(out.losses["discriminators"], expected, rtol=1e-4)
-    out = jax.jit(method.generator_objective)(variables, data, {}, ctx())
+    out = compiled(method.generator_objective)(variables, data, {}, ctx())
     np.testing.assert_allclose(out.metrics["reconstruction"], mse, rtol=1e-4)
     np.testing.assert_allclose([out.metrics[n] for n in elegant.SCALES], g_losses, rtol=1e-4)
     np.testing.assert_allclose(out.losses["generator"], 5 * mse + g_losses[0] + 0.5 * g_losses[1], rtol=1e-4)
 
     # The paper's weights, over the networks above.
     paper = tiny("elegant_256", **{"model.discriminator": "(1, 2, 4, 8)", "model.decoder_activation": "relu"})
-    out = jax.jit(paper.discriminators_objective)(variables, data, {}, ctx())
+    out = compiled(paper.discriminators_objective)(variables, data, {}, ctx())
     np.testing.assert_allclose(out.losses["discriminators"], sum(d_losses), rtol=1e-4)
-    out = jax.jit(paper.generator_objective)(variables, data, {}, ctx())
+    out = compiled(paper.generator_objective)(variables, data, {}, ctx())
     l1 = sum(
         np.mean(np.abs(np.asarray(decode(variables, x["images"], f, f[-1])) - x["images"]))
         for x, f in ((a, f_a), (b, f_b))
@@ -328,11 +331,11 @@ def test_one_compiled_function_for_all_attributes():
 
     method = tiny()
     variables, data = variables_of(method), float_batch()
-    objective = jax.jit(method.generator_objective)
+    objective = compiled(method.generator_objective)
     found = {float(objective(variables, data, {}, ctx(i)).losses["generator"]) for i in range(N)}
     assert len(found) == N
     assert objective._cache_size() == 1
-    swap = jax.jit(method.swap)
+    swap = compiled(method.swap)
     images, references = pictures()
     results = [np.asarray(swap(variables, images, references, jnp.arange(N) == i)) for i in range(N)]
     assert swap._cache_size() == 1
@@ -350,7 +353,7 @@ def test_the_generators_fakes_are_those_that_the_discriminators_saw():
     mask = jnp.array([0, 1, 0])
     logits = []
     for x, y in ((a, b), (b, a)):
-        fake = jax.jit(method.swap)(old, x["images"], y["images"], mask)
+        fake = compiled(method.swap)(old, x["images"], y["images"], mask)
         labels = x["labels"].at[:, 1].set(y["labels"][:, 1])
         new = {"params": state.variables["params"]["discriminator1"]}
         logits.append(np.asarray(method.networks["discriminator1"].apply(new, fake, labels)))
@@ -376,7 +379,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
 
 def test_gradients_agree_between_one_device_and_eight():
     data = batch(count=8)
-    one, eight = (gradients(tiny(), data, devices) for devices in (1, 8))
+    one, eight = (gradients(tiny(), data, devices, compiler_options=COMPILER_OPTIONS) for devices in (1, 8))
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-2)
@@ -390,8 +393,8 @@ def test_gradients_agree_between_one_device_and_eight():
 def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    swap = jax.jit(method.swap)
-    reconstruction = jax.jit(method.reconstruct)(variables, images)
+    swap = compiled(method.swap)
+    reconstruction = compiled(method.reconstruct)(variables, images)
     np.testing.assert_allclose(swap(variables, images, images, jnp.ones(N)), reconstruction, atol=1e-6)
     np.testing.assert_allclose(swap(variables, images, references, jnp.zeros(N)), reconstruction, atol=1e-6)
     assert np.abs(swap(variables, images, references, jnp.ones(N)) - reconstruction).max() > 0.01
@@ -400,13 +403,13 @@ def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
 def test_swap_from_several_references_and_for_each_image():
     method = tiny()
     variables, (images, *references) = variables_of(method), pictures(2)
-    encode, decode = jax.jit(method.encode), jax.jit(method.decode)
+    encode, decode = compiled(method.encode), compiled(method.decode)
     features = encode(variables, images)
     codes = [encode(variables, r)[-1] for r in references]
     first, _, last = method.parts
     expected = np.where(first, codes[0], np.where(last, codes[1], features[-1]))
     expected = decode(variables, images, features, expected)
-    swap = jax.jit(method.swap)
+    swap = compiled(method.swap)
     mask = jnp.array([[1, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(swap(variables, images, jnp.stack(references), mask), expected, atol=1e-5)
     each = jnp.broadcast_to(mask[:, None], (2, 2, N))
@@ -422,13 +425,13 @@ def test_linear_goes_from_the_reconstruction_to_the_swap():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([0, 1, 0])
-    frames = jax.jit(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
+    frames = compiled(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
     assert frames.shape == (3, *images.shape)
-    np.testing.assert_allclose(frames[0], jax.jit(method.reconstruct)(variables, images), atol=1e-5)
-    np.testing.assert_allclose(frames[2], jax.jit(method.swap)(variables, images, references, mask), atol=1e-5)
-    features, others = (jax.jit(method.encode)(variables, x) for x in (images, references))
+    np.testing.assert_allclose(frames[0], compiled(method.reconstruct)(variables, images), atol=1e-5)
+    np.testing.assert_allclose(frames[2], compiled(method.swap)(variables, images, references, mask), atol=1e-5)
+    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
     between = np.where(method.parts[1], 0.75 * features[-1] + 0.25 * others[-1], features[-1])
-    expected = jax.jit(method.decode)(variables, images, features, between)
+    expected = compiled(method.decode)(variables, images, features, between)
     np.testing.assert_allclose(frames[1], expected, atol=1e-5)
 
 
@@ -438,16 +441,16 @@ def test_matrix_of_references_is_bilinear_between_four_codes():
     mask = jnp.array([0, 1, 0])
     places = jnp.array([0.0, 0.5, 1.0])
     down = jnp.array([0.0, 1.0])
-    grid = jax.jit(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
+    grid = compiled(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
     assert grid.shape == (2, 3, *images.shape)
-    swaps = [jax.jit(method.swap)(variables, images, r, mask) for r in references]
-    corners = [jax.jit(method.reconstruct)(variables, images), *swaps]
+    swaps = [compiled(method.swap)(variables, images, r, mask) for r in references]
+    corners = [compiled(method.reconstruct)(variables, images), *swaps]
     for (row, column), corner in zip([(0, 0), (0, 2), (1, 0), (1, 2)], corners, strict=True):
         np.testing.assert_allclose(grid[row, column], corner, atol=1e-5)
-    features = jax.jit(method.encode)(variables, images)
-    lower = [jax.jit(method.encode)(variables, r)[-1] for r in references[1:]]
+    features = compiled(method.encode)(variables, images)
+    lower = [compiled(method.encode)(variables, r)[-1] for r in references[1:]]
     code = np.where(method.parts[1], (lower[0] + lower[1]) / 2, features[-1])
-    np.testing.assert_allclose(grid[1, 1], jax.jit(method.decode)(variables, images, features, code), atol=1e-5)
+    np.testing.assert_allclose(grid[1, 1], compiled(method.decode)(variables, images, features, code), atol=1e-5)
 
 
 def test_matrix_of_attributes():
@@ -456,10 +459,10 @@ def test_matrix_of_attributes():
     masks = jnp.array([[1, 0, 0], [0, 0, 1]])
     places = jnp.array([0.0, 1.0])
     stacked = jnp.stack(references)
-    grid = jax.jit(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
+    grid = compiled(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
     assert grid.shape == (2, 2, *images.shape)
-    swap = jax.jit(method.swap)
-    np.testing.assert_allclose(grid[0, 0], jax.jit(method.reconstruct)(variables, images), atol=1e-5)
+    swap = compiled(method.swap)
+    np.testing.assert_allclose(grid[0, 0], compiled(method.reconstruct)(variables, images), atol=1e-5)
     np.testing.assert_allclose(grid[1, 0], swap(variables, images, references[0], masks[0]), atol=1e-5)
     np.testing.assert_allclose(grid[0, 1], swap(variables, images, references[1], masks[1]), atol=1e-5)
     np.testing.assert_allclose(grid[1, 1], swap(variables, images, stacked, masks), atol=1e-5)
@@ -469,13 +472,13 @@ def test_swap_is_pure_under_vmap_and_grad():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([1, 0, 1])
-    together = jax.jit(method.swap)(variables, images, references, mask)
+    together = compiled(method.swap)(variables, images, references, mask)
 
     def one(image, reference):
         return method.swap(variables, image[None], reference[None], mask)[0]
 
-    np.testing.assert_allclose(jax.jit(jax.vmap(one))(images, references), together, atol=1e-5)
-    gradient = jax.jit(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
+    np.testing.assert_allclose(compiled(jax.vmap(one))(images, references), together, atol=1e-5)
+    gradient = compiled(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 

@@ -14,6 +14,7 @@ from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
 
 # Tiny networks whose compilation takes most of the time: optimise nothing.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 # Three attributes among 32 channels: an uneven split.
 SMALL = {"model.width": "4", "batch_size": "2", "attributes": "Bangs,Eyeglasses,Male"}
 
@@ -95,7 +96,7 @@ def test_losses_and_gradients(spec: str, index: int, torch: ModuleType) -> None:
     with jax.enable_x64(True):
         config, executor, state, batches = setting(spec, jnp.float64, index + 1, image_size="64")
         batch = batches[index]
-        compute = jax.jit(executor.gradients, static_argnums=0)
+        compute = jax.jit(executor.gradients, static_argnums=0, compiler_options=COMPILER_OPTIONS)
         oracle = elegant_torch.ELEGANT(config, state.variables)
         for phase in executor.stage.phases:
             gradients, out = compute(phase, state, batch, {}, jnp.array([index, 0, 0], jnp.int32), executor.frozen)

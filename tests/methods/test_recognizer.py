@@ -23,6 +23,7 @@ TINY = {
     "image_size": str(SIZE), "batch_size": "8", "shift": "0", "model.widths": "(2, 4)", "model.embedding": "6",
     "model.people": "5", "model.dropout": "0.0",
 }  # fmt: skip
+QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 DATA = "synthetic:60"  # 10 people to train on, one to validate with: 12 in all, 5 pictures each
 
@@ -67,7 +68,7 @@ def test_objective_by_hand():
     variables = jax.device_get(checks.fresh(tiny()).variables)
     data = batch()
     images = jnp.asarray(data["images"] / 127.5 - 1, jnp.float32)
-    out = jax.jit(method.objective)(variables, {**data, "images": images}, {}, CTX)
+    out = jax.jit(method.objective, compiler_options=QUICK)(variables, {**data, "images": images}, {}, CTX)
     own = {name: variables[name]["embedder"] for name in ("params", "batch_stats")}
     vectors, new = method.networks["embedder"].apply(own, images, train=True, mutable=["batch_stats"])
     vectors = np.asarray(vectors, np.float64)
@@ -118,7 +119,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers(executor):
 
 
 def test_gradients_agree_between_one_device_and_eight():
-    one, eight = (checks.gradients(tiny(), batch(16), devices) for devices in (1, 8))
+    one, eight = (checks.gradients(tiny(), batch(16), devices, compiler_options=QUICK) for devices in (1, 8))
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-3)

@@ -27,6 +27,7 @@ TINY = {
     "model.discriminator_fc": "2.0", "attributes": "Male,Smiling",
     "loss.recognition": "2.0", "loss.feature_reconstruction": "3.0", "loss.decoder_pixels": "0.5",
 }  # fmt: skip
+QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 PHASES = ("reconstruction", "modification", "generation")
 
@@ -38,7 +39,7 @@ def tiny(**overrides: str):
 
 @functools.cache
 def variables():
-    return jax.jit(lambda: init_state(tiny(), 0).variables)()
+    return jax.jit(lambda: init_state(tiny(), 0).variables, compiler_options=QUICK)()
 
 
 def batch(count: int = 4):
@@ -52,6 +53,10 @@ def float_batch():
     return {"images": jnp.asarray(data["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(data["labels"])}
 
 
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
 @functools.cache
 def applied(network: str):
     """The bare network, normalising as in training."""
@@ -60,7 +65,7 @@ def applied(network: str):
         own = {c: variables()[c][network] for c in ("params", "batch_stats")}
         return tiny().networks[network].apply(own, *inputs, train=True, mutable=["batch_stats"])[0]
 
-    return jax.jit(call)
+    return quick(call)
 
 
 def sigmoid(x):
@@ -140,7 +145,7 @@ def drawn(phase):
 @pytest.mark.parametrize("phase", PHASES)
 def test_losses_of_each_stage(phase):
     data, method = float_batch(), tiny()
-    out = jax.jit(getattr(method, f"{phase}_objective"))(variables(), data, {}, CTX)
+    out = quick(getattr(method, f"{phase}_objective"))(variables(), data, {}, CTX)
     latents, labels, mean, log_variance = drawn(phase)
     face = applied("decoder")(latents, labels)
     real, fake = applied("discriminator")(data["images"]), applied("discriminator")(face)
@@ -171,7 +176,7 @@ def test_by_default_the_decoder_is_not_shown_pixels():
 @pytest.fixture(scope="module")
 def by_devices():
     """Gradients of every phase on one device and on eight."""
-    return [checks.gradients(tiny(), batch(8), devices) for devices in (1, 8)]
+    return [checks.gradients(tiny(), batch(8), devices, compiler_options=QUICK) for devices in (1, 8)]
 
 
 def test_gradients_agree_between_one_device_and_eight(by_devices):
@@ -201,7 +206,7 @@ def test_who_learns_from_what(by_devices):
 
 def test_recognised_latents_are_a_target_and_teach_the_encoder_nothing():
     other = tiny(**{"loss.recognition": "0.0"})
-    own, found = [checks.gradients(m, batch(8), 1)["reconstruction"] for m in (tiny(), other)]
+    own, found = [checks.gradients(m, batch(8), 1, compiler_options=QUICK)["reconstruction"] for m in (tiny(), other)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), own["encoder"], found["encoder"])
     assert not np.allclose(own["decoder"]["decoder"]["rgb"]["kernel"], found["decoder"]["decoder"]["rgb"]["kernel"])
 
@@ -255,42 +260,42 @@ def test_host_dispatch_and_scan_give_the_same_numbers(executor):
 def test_edit_of_unchanged_attributes_is_the_reconstruction():
     data, method, held = float_batch(), tiny(), variables()
     images, own = data["images"], data["labels"]
-    edit = jax.jit(lambda s, t, k: method.edit(held, images, EditRequest(target=t, source=s, strength=k)))
+    edit = quick(lambda s, t, k: method.edit(held, images, EditRequest(target=t, source=s, strength=k)))
     same = edit(own, own, 2.0)
-    np.testing.assert_allclose(same, jax.jit(method.reconstruct)(held, images, own), atol=1e-6)
+    np.testing.assert_allclose(same, quick(method.reconstruct)(held, images, own), atol=1e-6)
     np.testing.assert_allclose(edit(own, 1 - own, 0.0), same, atol=1e-6)
-    mean, _ = jax.jit(method.encode)(held, images)
-    np.testing.assert_allclose(edit(own, 1 - own, 1.0), jax.jit(method.decode)(held, mean, 1 - own), atol=1e-6)
-    read = (jax.jit(method.classify)(held, images) > 0.5).astype(jnp.float32)
-    unread = jax.jit(lambda: method.edit(held, images, EditRequest(target=read)))()
+    mean, _ = quick(method.encode)(held, images)
+    np.testing.assert_allclose(edit(own, 1 - own, 1.0), quick(method.decode)(held, mean, 1 - own), atol=1e-6)
+    read = (quick(method.classify)(held, images) > 0.5).astype(jnp.float32)
+    unread = quick(lambda: method.edit(held, images, EditRequest(target=read)))()
     np.testing.assert_allclose(unread, edit(read, read, 1.0), atol=1e-6)
 
 
 def test_generate_draws_latents_from_the_prior():
     data, method, held = float_batch(), tiny(), variables()
-    faces = jax.jit(method.generate)(held, jax.random.key(3), data["labels"])
+    faces = quick(method.generate)(held, jax.random.key(3), data["labels"])
     latents = method.draw_latents(jax.random.key(3), 4)
     assert latents.shape == (4, 3)
     many = np.asarray(method.draw_latents(jax.random.key(0), 20_000))
     np.testing.assert_allclose([many.mean(), many.std()], [0, 1], atol=0.02)
-    np.testing.assert_allclose(faces, jax.jit(method.decode)(held, latents, data["labels"]), atol=1e-6)
+    np.testing.assert_allclose(faces, quick(method.decode)(held, latents, data["labels"]), atol=1e-6)
     assert faces.shape == data["images"].shape
     assert float(jnp.abs(faces).max()) <= 1
-    assert not np.allclose(faces, jax.jit(method.generate)(held, jax.random.key(4), data["labels"]))
+    assert not np.allclose(faces, quick(method.generate)(held, jax.random.key(4), data["labels"]))
 
 
 def test_edit_is_pure_under_vmap_and_grad():
     data, method, held = float_batch(), tiny(), variables()
     request = EditRequest(target=1 - data["labels"], source=data["labels"])
-    together = jax.jit(lambda x: method.edit(held, x, request))(data["images"])
+    together = quick(lambda x: method.edit(held, x, request))(data["images"])
 
-    @jax.jit
+    @quick
     @jax.vmap
     def one(image, source, target):
         return method.edit(held, image[None], EditRequest(target=target[None], source=source[None]))[0]
 
     np.testing.assert_allclose(one(data["images"], data["labels"], 1 - data["labels"]), together, atol=1e-5)
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(method.edit(held, x, request) ** 2)))(data["images"])
+    gradient = quick(jax.grad(lambda x: jnp.sum(method.edit(held, x, request) ** 2)))(data["images"])
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 
@@ -300,7 +305,7 @@ def test_classify_reads_the_labels_head():
     own = {c: held[c]["discriminator"] for c in ("params", "batch_stats")}
     seen = tiny().networks["discriminator"].apply(own, data["images"])
     np.testing.assert_allclose(
-        jax.jit(tiny().classify)(held, data["images"]), nn.sigmoid(seen.labels), rtol=1e-4, atol=1e-6
+        quick(tiny().classify)(held, data["images"]), nn.sigmoid(seen.labels), rtol=1e-4, atol=1e-6
     )
 
 

@@ -46,6 +46,11 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
     jax.tree_util.tree_map_with_path(check, actual, expected)
 
 
+def compiled(f: Callable) -> Callable:
+    """Hundreds of tiny convolutions: compiling them takes all of the time, so optimise nothing."""
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("kernel", range(1, 9))
 def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
@@ -69,7 +74,7 @@ def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
     ours = dict(layers(Conv, ConvTranspose, kernel, strides))
     flax = dict(layers(nn.Conv, nn.ConvTranspose, (kernel, kernel), (strides, strides)))
     x = normal(0, SHAPE)
-    assert_close(jax.jit(functools.partial(results, ours))(x), jax.jit(functools.partial(results, flax))(x))
+    assert_close(compiled(functools.partial(results, ours))(x), compiled(functools.partial(results, flax))(x))
 
 
 # name: our call on (x, kernel), PyTorch's call on the same in its own layout.
@@ -115,7 +120,7 @@ def test_equals_pytorch_to_second_derivatives(torch: Any) -> None:
     x = normal(0, (2, 8, 10, 3))
     cases = list(torch_cases())
     kernels = [normal(1, shape) / shape[0] for _, shape, _, _ in cases]
-    actual = jax.jit(
+    actual = compiled(
         lambda x, kernels: {name: derivatives(ours, x, k) for (name, _, ours, _), k in zip(cases, kernels, strict=True)}
     )(x, kernels)
     for (name, _, _, theirs), kernel in zip(cases, kernels, strict=True):
