@@ -7,8 +7,8 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 usage: [PYTHON=python3.12] [FACEATTR_TORCH=1] ./launch/test.sh [pytest arguments]
 
 Makes .venv in the clone, or takes the one that is there, and runs in it: ruff format --check, ruff check, mypy,
-pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and, to see what the
-slow tests print, `./launch/test.sh -n 0 -s -m slow`.
+pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and, to see what slow tests print,
+`./launch/test.sh -n 0 -s -m slow`.
 
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
   FACEATTR_TORCH   1 installs PyTorch too, which some tests take as an oracle and skip without
