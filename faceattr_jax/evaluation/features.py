@@ -1,11 +1,11 @@
 """How good sets of pictures are by what a network reads in them: Frechet distances, KID, Inception Score, DFN.
 
-Features and probabilities are (N, D) arrays of any float, one row a picture, on the host or over devices; sums are
-in float64 on the host. Which network they come from decides what a number may be called: "FID" is the Frechet
-distance of the canonical Inception-v3's pool3 features, and of no others.
+Features and probabilities are (N, D) arrays of any float, one row a picture, on the host or over the devices of this
+process; sums are in float64 on the host. Which network they come from decides what a number may be called: "FID" is
+the Frechet distance of the canonical Inception-v3's pool3 features, and of no others.
 
-`Moments` and `InceptionScore` hold sums alone, whatever the number of pictures, and parts of a set add up. KID draws
-subsets of rows and has to be given them all; DFN keeps its ratio of every picture, 8 bytes each.
+`Moments` and `InceptionScore` hold sums alone, whatever the number of pictures. KID draws subsets of rows and has to
+be given them all; DFN keeps its ratio of every picture, 8 bytes each.
 """
 
 from typing import Any, Self
@@ -19,7 +19,7 @@ Rows = np.ndarray | jax.Array
 
 
 class Moments:
-    """Count, mean (D,) and covariance (D, D) of rows that come in batches.
+    """Count, mean (D,) and covariance (D, D) of rows that come in batches; those of parts add up.
 
     scatter: sum of outer products of the deviations from the mean. Deviations from a batch's own mean are added and
     means reconciled (Chan, Golub and LeVeque 1983), so that a mean far from 0 costs no digits.
@@ -33,7 +33,7 @@ class Moments:
         x = np.asarray(rows, np.float64)
         mean = x.mean(axis=0)
         if not np.isfinite(mean).all():
-            raise UserError("features are not finite; the network that reads them, or the pictures, are broken")
+            raise UserError("features are not finite; look for broken pictures or weights")
         x = x - mean
         total = self + Moments(len(x), mean, x.T @ x)
         self.count, self.mean, self.scatter = total.count, total.mean, total.scatter
@@ -170,7 +170,6 @@ def _root(moments: Moments) -> np.ndarray:
     values, vectors = np.linalg.eigh(moments.covariance)
     # What rounding makes of eigenvalues that are 0 would grow to half the digits under the root.
     kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    kept[: max(0, len(values) - moments.count + 1)] = False
     return (vectors[:, kept] * np.sqrt(values[kept])).T
 
 

@@ -113,10 +113,10 @@ def draw_pairs(people: np.ndarray, count: int, *, seed: int = 0) -> tuple[np.nda
     # In the order of people a picture makes pairs of one person up to that one's end, and of two from there on.
     after = np.arange(1, len(people) + 1)
     for which, starts, stops in (("one person", after, ends), ("two people", ends, np.full_like(ends, len(people)))):
-        upto = np.cumsum(stops - starts)
-        if upto[-1] < count:
-            raise UserError(f"verification on {count} pairs of {which} needs more pictures, these make {upto[-1]}")
-        number = rng.choice(upto[-1], count, replace=False)
+        upto, total = np.cumsum(stops - starts), int(np.sum(stops - starts))
+        if total < count:
+            raise UserError(f"verification on {count} pairs of {which} needs more pictures, these make {total}")
+        number = rng.choice(total, count, replace=False)
         first = np.searchsorted(upto, number, side="right")
         drawn.append(order[np.stack([first, (stops - upto)[first] + number], axis=1)])
     return drawn[0], drawn[1]
