@@ -89,6 +89,8 @@ def test_every_pair_is_drawn_once():
         identity.draw_pairs(who, 6)
     with pytest.raises(UserError, match="of two people needs more pictures, these make 0"):
         identity.draw_pairs(np.zeros(4, int), 2)
+    with pytest.raises(UserError, match="these make 0"):
+        identity.draw_pairs(np.zeros(0, int), 2)
 
 
 def test_pairs_are_drawn_evenly_and_by_the_seed():
