@@ -6,8 +6,8 @@ Protocol (AttGAN section 4.2 and figure 6, STGAN's tables; printed by `evaluatio
   Attributes that the request rules out go to 0 with it (`attributes.CONFLICTS`).
 * Edits are rounded to 8 bits, as a PNG holds them, before anything looks at them.
 * *Accuracy*: the judge's answer at probability .5 equals the target. Means over attributes and directions weigh
-  every attribute-direction alike; `attribute_accuracy_by_image` weighs images alike within an attribute, as
-  the papers do.
+  every attribute-direction alike; `attribute_accuracy_by_image` weighs images alike within an attribute, as AttGAN
+  and STGAN do. DIAT's is that of one attribute and direction, "single" -> attribute -> direction.
 * *Untouched change*: over all single edits, the share of (image, untouched attribute) pairs whose judged value
   differs from the one judged on the input. *Untouched error*: from the input's label (STGAN's "Err"; a copying
   editor scores the judge's error).

@@ -24,7 +24,7 @@ import numpy as np
 from faceattr_jax.data import align, crops
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, metrics
+from faceattr_jax.evaluation import editing, features, metrics
 from faceattr_jax.evaluation.editors import Generator, Judge
 from faceattr_jax.evaluation.regions import batches
 from faceattr_jax.evaluation.tally import mean, number
@@ -92,32 +92,33 @@ def evaluate_generators(
     _, kind, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     kind = kind.reshape(-1)  # NumPy 2.0 alone gives it a second axis
 
-    def look(faces: Batches) -> tuple[dict[str, Any], float, dict[str, np.ndarray]]:
-        """Accuracies, sum of squared deviations, features."""
+    def look(faces: Batches) -> tuple[dict[str, Any], float, dict[str, features.Moments]]:
+        """Accuracies, sum of squared deviations, moments of the features."""
         seen = metrics.Confusion(*np.zeros((4, len(known)), np.int64))
         deviations = Deviations(kind, counts)
-        features: dict[str, list[np.ndarray]] = {name: [] for name in embedders}
+        read = {name: features.Moments() for name in embedders}
         for pixels, places, count in faces:
             images = to_float(jnp.asarray(pixels))
             answers = editing.answers(judge.classify(images), columns)
             found = metrics.confusion(answers, jnp.asarray(labels[places]), jnp.arange(size) < count)
             seen = jax.tree.map(np.add, seen, found)
             deviations.add(pixels[:count, region], places[:count])
-            for name, rows in features.items():
-                rows.append(np.asarray(embedders[name](images))[:count])
-        joined = {name: np.concatenate(rows) for name, rows in features.items()}
-        return _accuracies(known, seen, labels), deviations.total, joined
+            for name, moments in read.items():
+                moments.add(np.asarray(embedders[name](images))[:count])
+        return _accuracies(known, seen, labels), deviations.total, read
 
     def real(faces: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         for places, count in batches(np.arange(len(faces)), size):
             yield source.images(faces[places]), places, count
 
-    accuracies, spread, features = look(real(indices))
+    accuracies, spread, ours = look(real(indices))
     left: dict[str, float | None] = dict.fromkeys(embedders)
     if others is not None and min(len(others), len(indices)) > 1:
         for name, embed in embedders.items():
-            rest = [np.asarray(embed(to_float(jnp.asarray(x))))[:count] for x, _, count in real(others)]
-            left[name] = metrics.frechet(features[name], np.concatenate(rest))
+            rest = features.Moments()
+            for pixels, _, count in real(others):
+                rest.add(np.asarray(embed(to_float(jnp.asarray(pixels))))[:count])
+            left[name] = features.frechet(ours[name], rest)
     rows = {"data": {**accuracies, "frechet": left, "variance_ratio": 1.0 if spread else None, "latent_r2": None}}
     key = jax.random.key(seed)
     for model, generator in generators.items():
@@ -125,7 +126,7 @@ def evaluate_generators(
         rows[model] = {
             **accuracies,
             "frechet": {
-                name: metrics.frechet(features[name], theirs[name]) if len(indices) > 1 else None for name in embedders
+                name: features.frechet(ours[name], theirs[name]) if len(indices) > 1 else None for name in embedders
             },
             "variance_ratio": deviation / spread if spread else None,
             "latent_r2": number(_latent_r2(generator, labels, jax.random.fold_in(key, 1), probes, batch_size)),

@@ -1,9 +1,20 @@
-"""How well an embedding knows people it was never trained on: rank-1 identification and verification.
+"""How well an embedding knows people it was never trained on, and how well edits keep them: rank-1 identification
+and verification.
 
 Vectors are (N, D), compared by Euclidean distance; people are (N,) whole numbers. Pure NumPy, in float64.
+
+Of edits, as the papers have it:
+
+* Rank-1 (AttGAN): the gallery is the split, its own source image included, the probes are edits of it; `rank1_edits`.
+* Verification (DIAT): source and edit are of one person where their distance does not exceed a threshold. DIAT takes
+  OpenFace's .99, of squared distances; that of another embedder is fixed on pairs of people who are not among those
+  measured: `draw_pairs` and `best_threshold` of one split, `pair_accuracy` and `same_person` of another.
+* Accuracy against identity over strength: `identity_curve`.
+
+A gallery's vectors are all held; distances to it are made for a batch of probes at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,11 +87,84 @@ def verification(distances: np.ndarray, people: np.ndarray) -> float:
     sides = [_pairs(distances[np.ix_(half == side, half == side)], people[half == side]) for side in (0, 1)]
     found = []
     for (same, other), (own_same, own_other) in zip(sides, sides[::-1], strict=True):
-        candidates = np.sort(np.concatenate([same, other]))
-        accepted, refused = _share_below(same, candidates), 1 - _share_below(other, candidates)
-        threshold = candidates[np.argmax(accepted + refused)]
-        found.append((_share_below(own_same, threshold) + 1 - _share_below(own_other, threshold)) / 2)
+        found.append(pair_accuracy(own_same, own_other, best_threshold(same, other)))
     return float(np.mean(found))
+
+
+def best_threshold(same: np.ndarray, other: np.ndarray) -> float:
+    """The least distance that best tells pairs of one person (P,) from pairs of two (Q,), which weigh half each."""
+    candidates = np.sort(np.concatenate([same, other]))
+    return float(candidates[np.argmax(_share_below(same, candidates) - _share_below(other, candidates))])
+
+
+def pair_accuracy(same: np.ndarray, other: np.ndarray, threshold: float) -> float:
+    """Share of pairs that "same person up to `threshold`" gets right, those of one person and of two weighing half."""
+    return float((_share_below(same, threshold) + 1 - _share_below(other, threshold)) / 2)
+
+
+def draw_pairs(people: np.ndarray, count: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`count` pairs of pictures of one person, and as many of two, (count, 2) rows of `people` each.
+
+    Every pair is as likely as any other, and none drawn twice. Raises UserError where there are too few.
+    """
+    rng, order = np.random.default_rng(seed), np.argsort(people, kind="stable")
+    ends = np.searchsorted(people[order], people[order], side="right")
+    drawn = []
+    # In the order of people a picture makes pairs of one person up to that one's end, and of two from there on.
+    after = np.arange(1, len(people) + 1)
+    for which, starts, stops in (("one person", after, ends), ("two people", ends, np.full_like(ends, len(people)))):
+        upto, total = np.cumsum(stops - starts), int(np.sum(stops - starts))
+        if total < count:
+            raise UserError(f"verification on {count} pairs of {which} needs more pictures, these make {total}")
+        number = rng.choice(total, count, replace=False)
+        first = np.searchsorted(upto, number, side="right")
+        drawn.append(order[np.stack([first, (stops - upto)[first] + number], axis=1)])
+    return drawn[0], drawn[1]
+
+
+def pair_distances(vectors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Distances (P,) of pairs (P, 2) of rows of the vectors (N, D)."""
+    return np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
+
+
+def same_person(edits: np.ndarray, sources: np.ndarray, threshold: float) -> np.ndarray:
+    """Which edits are verified as the person of their source, (N,) bool, of vectors (N, D) each."""
+    return np.linalg.norm(edits - sources, axis=1) <= threshold
+
+
+def rank1_edits(
+    edits: np.ndarray, sources: np.ndarray, gallery: np.ndarray, people: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which edits find their own source first in the gallery, and which a picture of its person; (P,) bool each.
+
+    edits: (P, D). sources: (P,), where in the gallery (N, D) each one's source is. people: of the gallery, (N,).
+    """
+    half = np.sum(gallery**2, axis=1) / 2
+    parts = (edits[start : start + BATCH] for start in range(0, len(edits), BATCH))
+    nearest = np.concatenate([np.argmax(part @ gallery.T - half, axis=1) for part in parts])  # |x - y|^2 is least
+    return nearest == sources, people[nearest] == people[sources]
+
+
+def identity_curve(
+    strengths: Sequence[float], right: np.ndarray, distances: np.ndarray, threshold: float
+) -> list[dict[str, float]]:
+    """What strength buys, and what it costs: a row of numbers for each of K strengths.
+
+    right: (K, N), which edits the judge finds as wanted. distances: (K, N), of edits to their sources.
+    "accuracy" is the mean of the former, "same_person" the share of the latter up to `threshold`, "distance" their
+    mean. All over the same N edits at every strength: rows are comparable.
+    """
+    if right.shape != distances.shape or len(right) != len(strengths):
+        raise ValueError(f"expected (strengths, edits) twice, got {right.shape} and {distances.shape}")
+    return [
+        {
+            "strength": float(strength),
+            "accuracy": float(hits.mean()),
+            "same_person": float(np.mean(apart <= threshold)),
+            "distance": float(apart.mean()),
+        }
+        for strength, hits, apart in zip(strengths, right, distances, strict=True)
+    ]
 
 
 def auc(distances: np.ndarray, people: np.ndarray) -> float:
@@ -99,7 +183,7 @@ def _pairs(distances: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.nd
     return found[same], found[~same]
 
 
-def _share_below(values: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+def _share_below(values: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
     """Of `values` those that do not exceed each threshold."""
     return np.searchsorted(np.sort(values), threshold, "right") / len(values)
 

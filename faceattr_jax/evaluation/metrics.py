@@ -122,24 +122,6 @@ def kolmogorov_smirnov(values: np.ndarray) -> float:
     return float(np.max(np.maximum(steps[1:] - u, u - steps[:-1])))
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Frechet distance of the Gaussians fitted to features (N, D) and (M, D), N and M at least 2.
-
-    |difference of means|^2 + tr(A + B - 2 (A B)^(1/2)), covariances over N - 1. With A = R^T R and B = S^T S, the
-    trace of the root is the sum of the singular values of R S^T: no root of a matrix that may be singular.
-    """
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    r, s = _covariance_root(a), _covariance_root(b)
-    root = np.linalg.svd(r @ s.T, compute_uv=False).sum()
-    return float(np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + np.sum(r**2) + np.sum(s**2) - 2 * root)
-
-
-def _covariance_root(x: np.ndarray) -> np.ndarray:
-    """R (rank, D) such that R^T R is the covariance of x (N, D)."""
-    _, s, vt = np.linalg.svd((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), full_matrices=False)
-    return s[:, None] * vt
-
-
 def held_out_r2(x: np.ndarray, y: np.ndarray, penalties: Sequence[float] = PENALTIES) -> float:
     """R^2 of y (N, K) by ridge regression from x (N, D), fitted on the first half, on the second; mean over K.
 
@@ -203,6 +185,17 @@ def majority(counts: Confusion) -> jax.Array:
     """Accuracy of always answering the commoner class, (A,): what a judge has to beat."""
     positive, negative = counts.tp + counts.fn, counts.tn + counts.fp
     return _share(jnp.maximum(positive, negative), jnp.minimum(positive, negative))
+
+
+def attribute_error(predictions: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Squared errors (N, A) of a predictor that answers -1 or 1 (MOON) about attributes `wanted`, 0 or 1, (N, A).
+
+    Its mean over pictures is SL-GAN's attribute error: 0 at best, 1 for an answer of 0, 4 for the opposite one.
+    Answers are taken as they are, also beyond -1 and 1.
+    """
+    if predictions.ndim != 2 or predictions.shape != wanted.shape:
+        raise ValueError(f"expected two equal (N, A) shapes, got {predictions.shape} and {wanted.shape}")
+    return jnp.square(predictions - (2 * wanted.astype(predictions.dtype) - 1))
 
 
 def _share(part: jax.Array, rest: jax.Array) -> jax.Array:

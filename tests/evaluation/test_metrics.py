@@ -7,6 +7,7 @@ import pytest
 
 from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.features import Moments
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -75,6 +76,8 @@ def test_shapes_are_checked() -> None:
         metrics.psnr(small, small[:, :5])
     with pytest.raises(ValueError, match="equal"):
         metrics.confusion(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
+    with pytest.raises(ValueError, match="equal"):
+        metrics.attribute_error(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
 
 
 def test_counts_by_hand() -> None:
@@ -86,6 +89,24 @@ def test_counts_by_hand() -> None:
     np.testing.assert_allclose(metrics.accuracy(counts), [3 / 5, 3 / 5], rtol=1e-6)
     np.testing.assert_allclose(metrics.balanced_accuracy(counts), [(2 / 3 + 1 / 2) / 2, np.nan], rtol=1e-6)
     np.testing.assert_allclose(metrics.majority(counts), [3 / 5, 1], rtol=1e-6)
+
+
+def test_attribute_error_by_hand_and_in_batches() -> None:
+    # Right, undecided, opposite, beyond the target; of labels in any of the types that sources hand out.
+    predictions, wanted = jnp.array([[1.0, 0.0, 1.0, -3.0]]), np.array([[1, 1, 0, 0]])
+    for kind in (bool, np.uint8, np.float32):
+        np.testing.assert_array_equal(
+            metrics.attribute_error(predictions, jnp.asarray(wanted.astype(kind))), [[0, 1, 4, 4]]
+        )
+    rng = np.random.default_rng(0)
+    answers, wanted = rng.normal(size=(50, 3)).astype(np.float32), rng.integers(0, 2, (50, 3))
+    total = Moments()
+    for start in range(0, 50, 16):
+        batch = slice(start, start + 16)
+        total.add(metrics.attribute_error(jnp.asarray(answers[batch]), jnp.asarray(wanted[batch])))
+    # The squares are float32, 1e-7 each; their mean is taken in float64.
+    expected = [np.mean([(answers[i, k] - (1 if wanted[i, k] else -1)) ** 2 for i in range(50)]) for k in range(3)]
+    np.testing.assert_allclose(total.mean, expected, rtol=1e-6)
 
 
 def test_counts_add_up_over_padded_batches() -> None:
