@@ -11,7 +11,7 @@ pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and
 `./launch/test.sh -n 0 -s -m slow`.
 
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
-  FACEATTR_TORCH   1 installs PyTorch too, which some tests take as an oracle and skip without
+  FACEATTR_TORCH   1 installs PyTorch and torchmetrics too, which some tests take as oracles and skip without
   FACEATTR_CELEBA  a folder in CelebA's layout for the tests that need photographs (default ../shared/celeba-mini)
 HELP
   exit
@@ -23,7 +23,7 @@ environment test
 cd "$ROOT"
 python="$VENV/bin/python"
 if [[ ${FACEATTR_TORCH:-} == 1 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
-  "$python" -m pip install --quiet torch==2.13.0
+  "$python" -m pip install --quiet torch==2.13.0 torchmetrics
 fi
 
 "$python" -m ruff format --check .
