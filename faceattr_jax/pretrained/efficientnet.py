@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from faceattr_jax.nn.blocks import batch_norm
+from faceattr_jax.nn.blocks import batch_norm, windows
 from faceattr_jax.nn.conv import Conv
 from faceattr_jax.pretrained import torch_file
 
@@ -37,11 +37,8 @@ class Depthwise(nn.Module):
         size, step = self.kernel_size, self.strides
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, x.shape[-1]))
         pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (step, step), "SAME")
-        height, width = (-(-side // step) * step - step + 1 for side in x.shape[1:3])
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        return sum(
-            x[:, i : i + height : step, j : j + width : step] * kernel[i, j, 0] for i in range(size) for j in range(size)
-        )
+        seen = windows(jnp.pad(x, ((0, 0), *pads, (0, 0))), size, step)
+        return sum(part * weights for part, weights in zip(seen, kernel.reshape(size * size, -1), strict=True))
 
 
 class Inverted(nn.Module):

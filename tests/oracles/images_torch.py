@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 for PyTorch, from its published table, with the names of the file of weights; NCHW.
+"""EfficientNet-lite0 and FID's Inception-v3 for PyTorch, with the names that the files of weights have; NCHW.
 
 Layers are put together here from nothing but `torch.nn`; neither their library of origin nor torchvision is at hand.
 """
@@ -84,4 +84,147 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self._bn1(self._conv_head(x)))
         found["features"] = F.adaptive_avg_pool2d(x, 1).flatten(1)
         found["logits"] = self._fc(found["features"])
+        return found
+
+
+class _Unit(nn.Module):
+    def __init__(self, inputs: int, outputs: int, taps: tuple[int, int], stride: int = 1, *, pad: bool = True) -> None:
+        super().__init__()
+        padding = (taps[0] // 2, taps[1] // 2) if pad else 0
+        self.conv = nn.Conv2d(inputs, outputs, taps, stride, padding, bias=False)
+        self.bn = _norm(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class _Block(nn.Module):
+    """Its units by name; subclasses say how they hang together."""
+
+    def unit(self, name: str, *args, **kwargs) -> None:
+        self.add_module(f"branch{name}", _Unit(*args, **kwargs))
+
+    def run(self, x: torch.Tensor, *names: str) -> torch.Tensor:
+        for name in names:
+            x = getattr(self, f"branch{name}")(x)
+        return x
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+class _A(_Block):
+    def __init__(self, inputs: int, pooled: int) -> None:
+        super().__init__()
+        self.unit("1x1", inputs, 64, (1, 1))
+        self.unit("5x5_1", inputs, 48, (1, 1))
+        self.unit("5x5_2", 48, 64, (5, 5))
+        self.unit("3x3dbl_1", inputs, 64, (1, 1))
+        self.unit("3x3dbl_2", 64, 96, (3, 3))
+        self.unit("3x3dbl_3", 96, 96, (3, 3))
+        self.unit("_pool", inputs, pooled, (1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        triple = self.run(x, "3x3dbl_1", "3x3dbl_2", "3x3dbl_3")
+        return torch.cat([self.run(x, "1x1"), self.run(x, "5x5_1", "5x5_2"), triple, self.run(_mean(x), "_pool")], 1)
+
+
+class _B(_Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit("3x3", 288, 384, (3, 3), 2, pad=False)
+        self.unit("3x3dbl_1", 288, 64, (1, 1))
+        self.unit("3x3dbl_2", 64, 96, (3, 3))
+        self.unit("3x3dbl_3", 96, 96, (3, 3), 2, pad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        double = self.run(x, "3x3dbl_1", "3x3dbl_2", "3x3dbl_3")
+        return torch.cat([self.run(x, "3x3"), double, F.max_pool2d(x, 3, 2)], 1)
+
+
+class _C(_Block):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        row, column = (1, 7), (7, 1)
+        self.unit("1x1", 768, 192, (1, 1))
+        self.unit("7x7_1", 768, width, (1, 1))
+        self.unit("7x7_2", width, width, row)
+        self.unit("7x7_3", width, 192, column)
+        self.unit("7x7dbl_1", 768, width, (1, 1))
+        self.unit("7x7dbl_2", width, width, column)
+        self.unit("7x7dbl_3", width, width, row)
+        self.unit("7x7dbl_4", width, width, column)
+        self.unit("7x7dbl_5", width, 192, row)
+        self.unit("_pool", 768, 192, (1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        single = self.run(x, "7x7_1", "7x7_2", "7x7_3")
+        double = self.run(x, *(f"7x7dbl_{i}" for i in range(1, 6)))
+        return torch.cat([self.run(x, "1x1"), single, double, self.run(_mean(x), "_pool")], 1)
+
+
+class _D(_Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit("3x3_1", 768, 192, (1, 1))
+        self.unit("3x3_2", 192, 320, (3, 3), 2, pad=False)
+        self.unit("7x7x3_1", 768, 192, (1, 1))
+        self.unit("7x7x3_2", 192, 192, (1, 7))
+        self.unit("7x7x3_3", 192, 192, (7, 1))
+        self.unit("7x7x3_4", 192, 192, (3, 3), 2, pad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        long = self.run(x, *(f"7x7x3_{i}" for i in range(1, 5)))
+        return torch.cat([self.run(x, "3x3_1", "3x3_2"), long, F.max_pool2d(x, 3, 2)], 1)
+
+
+class _E(_Block):
+    def __init__(self, inputs: int, *, largest: bool) -> None:
+        super().__init__()
+        self.unit("1x1", inputs, 320, (1, 1))
+        self.unit("3x3_1", inputs, 384, (1, 1))
+        self.unit("3x3_2a", 384, 384, (1, 3))
+        self.unit("3x3_2b", 384, 384, (3, 1))
+        self.unit("3x3dbl_1", inputs, 448, (1, 1))
+        self.unit("3x3dbl_2", 448, 384, (3, 3))
+        self.unit("3x3dbl_3a", 384, 384, (1, 3))
+        self.unit("3x3dbl_3b", 384, 384, (3, 1))
+        self.unit("_pool", inputs, 192, (1, 1))
+        self.largest = largest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two = self.run(x, "3x3_1"), self.run(x, "3x3dbl_1", "3x3dbl_2")
+        parts = [self.run(x, "1x1"), self.run(one, "3x3_2a"), self.run(one, "3x3_2b")]
+        parts += [self.run(two, "3x3dbl_3a"), self.run(two, "3x3dbl_3b")]
+        return torch.cat([*parts, self.run(F.max_pool2d(x, 3, 1, 1) if self.largest else _mean(x), "_pool")], 1)
+
+
+class InceptionV3(nn.Module):
+    """Outputs of every block, the features and the logits, of images in [-1, 1] (B, H, W, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = _Unit(3, 32, (3, 3), 2, pad=False)
+        self.Conv2d_2a_3x3 = _Unit(32, 32, (3, 3), pad=False)
+        self.Conv2d_2b_3x3 = _Unit(32, 64, (3, 3))
+        self.Conv2d_3b_1x1 = _Unit(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = _Unit(80, 192, (3, 3), pad=False)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _A(192, 32), _A(256, 64), _A(288, 64)
+        self.Mixed_6a = _B()
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = _C(128), _C(160), _C(160), _C(192)
+        self.Mixed_7a = _D()
+        self.Mixed_7b, self.Mixed_7c = _E(1280, largest=False), _E(2048, largest=True)
+        self.fc = nn.Linear(2048, 1008)
+
+    def forward(self, images: torch.Tensor) -> Tensors:
+        x, found = images.permute(0, 3, 1, 2), {}
+        for name, block in self.named_children():
+            if name == "fc":
+                break
+            x = found[name] = block(x)
+            if name in ("Conv2d_2b_3x3", "Conv2d_4a_3x3"):
+                x = F.max_pool2d(x, 3, 2)
+        found["features"] = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        found["logits"] = self.fc(found["features"])
         return found

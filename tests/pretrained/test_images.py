@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained import efficientnet, weights
+from faceattr_jax.pretrained import efficientnet, inception, weights
 from tests import checks
 from tests.parity import compare, levels, outputs
 
@@ -74,3 +74,29 @@ def test_efficientnet_knows_a_cat(lite0_file):
     _, logits = jax.jit(efficientnet.EfficientNetLite0().apply)(efficientnet.read(lite0_file), images)
     best = np.argsort(logits[0])[::-1][:3]
     assert set(best) <= set(range(281, 288))  # ImageNet's cats, from the tabby to the lynx
+
+
+# Inception-v3.
+
+
+def test_every_layer_of_inception():
+    found = checks.layer_outputs(inception.InceptionV3(), jnp.zeros((1, 299, 299, 3)))
+    table = {
+        "Conv2d_1a_3x3": (149, 32), "Conv2d_2a_3x3": (147, 32), "Conv2d_2b_3x3": (147, 64), "Conv2d_3b_1x1": (73, 80),
+        "Conv2d_4a_3x3": (71, 192), "Mixed_5b": (35, 256), "Mixed_5c": (35, 288), "Mixed_5d": (35, 288),
+        "Mixed_6a": (17, 768), "Mixed_6b": (17, 768), "Mixed_6c": (17, 768), "Mixed_6d": (17, 768),
+        "Mixed_6e": (17, 768), "Mixed_7a": (8, 1280), "Mixed_7b": (8, 2048), "Mixed_7c": (8, 2048),
+    }  # fmt: skip
+    assert {name: found[f"{name}/__call__"] for name in table} == {
+        name: (side, side, channels) for name, (side, channels) in table.items()
+    }
+    assert found["fc/__call__"] == (1008,)
+
+
+def test_inception_is_the_oracles_at_random_weights(oracle, torch, tmp_path):
+    """Of neither pytorch-fid nor torchvision: the one takes its layers from the other, which is not installed here."""
+    theirs = oracle.randomise(oracle.InceptionV3())
+    torch.save(theirs.state_dict(), tmp_path / "net.pth", _use_new_zipfile_serialization=False)
+    images = levels(107) / 127.5 - 1  # the last map is 2x2: pooling there is more than a copy
+    found = outputs(inception.InceptionV3(), inception.read(tmp_path / "net.pth"), images)
+    compare(named(found), theirs(torch.from_numpy(images)), relu=False)
