@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from faceattr_jax.nn.blocks import batch_norm, windows
-from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.conv import Conv, Padding
 from faceattr_jax.pretrained import torch_file
 
 SIZE = 299
@@ -81,7 +81,7 @@ class Unit(nn.Module):
     features: int
     kernel_size: tuple[int, int]
     strides: int = 1
-    padding: str = "SAME"
+    padding: Padding = "SAME"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -105,9 +105,9 @@ class Mixed(nn.Module):
         found = []
         for branch in self.branches:
             before = y = x
-            for name, features, *kernel in branch:
+            for name, features, height, width in branch:
                 halves = not self.pooled and name == branch[-1][0]
-                unit = Unit(features, kernel, *((2, "VALID") if halves else ()), name=f"branch{name}")
+                unit = Unit(features, (height, width), *((2, "VALID") if halves else ()), name=f"branch{name}")
                 if name.endswith("b"):
                     y = jnp.concatenate([y, unit(before)], axis=-1)
                 else:
@@ -150,7 +150,7 @@ def _padded_maximum(x: jax.Array) -> jax.Array:
 
 def _mean(x: jax.Array) -> jax.Array:
     inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    total, count = (sum(windows(jnp.pad(part, _BORDER), 3)) for part in (x, inside))
+    total, count = (functools.reduce(jnp.add, windows(jnp.pad(part, _BORDER), 3)) for part in (x, inside))
     return total / count
 
 

@@ -86,6 +86,14 @@ INCEPTION = WeightFile(
     size=95_628_359,
     url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
 )
+VGG16 = WeightFile(
+    name="vgg16",
+    file="vgg16-397923af.pth",
+    licence="BSD-3-Clause, trained on ImageNet",
+    source="https://download.pytorch.org/models/vgg16-397923af.pth",
+    sha256="397923af",
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+)
 
 
 def cache() -> Path:

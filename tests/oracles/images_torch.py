@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 and FID's Inception-v3 for PyTorch, with the names that the files of weights have; NCHW.
+"""EfficientNet-lite0, FID's Inception-v3 and VGG-16 for PyTorch, with the names that the files of weights have; NCHW.
 
 Layers are put together here from nothing but `torch.nn`; neither their library of origin nor torchvision is at hand.
 """
@@ -228,3 +228,34 @@ class InceptionV3(nn.Module):
         found["features"] = F.adaptive_avg_pool2d(x, 1).flatten(1)
         found["logits"] = self.fc(found["features"])
         return found
+
+
+class VGG16(nn.Module):
+    """Outputs of every layer after its ReLU, and of the last one, of images in [-1, 1] (B, 224, 224, 3)."""
+
+    def __init__(self, outputs: int, width: int, fc: int) -> None:
+        super().__init__()
+        layers, inputs = [], 3
+        for letter in "11P22P444P888P888P":
+            if letter == "P":
+                layers.append(nn.MaxPool2d(2, 2))
+            else:
+                layers += [nn.Conv2d(inputs, int(letter) * width, 3, padding=1), nn.ReLU()]
+                inputs = int(letter) * width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(inputs * 49, fc), nn.ReLU(), nn.Dropout(), nn.Linear(fc, fc), nn.ReLU(), nn.Dropout(),
+            nn.Linear(fc, outputs),
+        )  # fmt: skip
+
+    def forward(self, images: torch.Tensor) -> Tensors:
+        statistics = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+        x = ((images.permute(0, 3, 1, 2) + 1) / 2 - statistics[0]) / statistics[1]
+        found = []
+        for layer in (*self.features, nn.Flatten(), *self.classifier):
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                found.append(x)
+        blocks = (2, 2, 3, 3, 3)
+        names = [f"conv{i}_{j}" for i, count in enumerate(blocks, 1) for j in range(1, count + 1)]
+        return {**dict(zip([*names, "fc6", "fc7"], found, strict=True)), "outputs": x}

@@ -1,5 +1,6 @@
 """The frozen networks for whole images: parity with PyTorch at every block, their files, and resizing."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained import efficientnet, inception, weights
+from faceattr_jax.pretrained import ImageNetwork, efficientnet, image_network, inception, vgg16, weights
 from tests import checks
 from tests.parity import compare, levels, outputs
 
@@ -100,3 +101,96 @@ def test_inception_is_the_oracles_at_random_weights(oracle, torch, tmp_path):
     images = levels(107) / 127.5 - 1  # the last map is 2x2: pooling there is more than a copy
     found = outputs(inception.InceptionV3(), inception.read(tmp_path / "net.pth"), images)
     compare(named(found), theirs(torch.from_numpy(images)), relu=False)
+
+
+# VGG-16.
+
+
+def test_every_layer_of_vgg16():
+    found = checks.layer_outputs(vgg16.VGG16(), jnp.zeros((1, 224, 224, 3)))
+    assert found["conv5_3/__call__"] == (14, 14, 512)
+    assert found["fc7/__call__"] == (4096,)
+    assert found["__call__"] == (40,)
+    shapes = jax.eval_shape(vgg16.VGG16(1000).init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 138_357_544
+    assert list(shapes["params"]) == list(vgg16.NAMES)[3:] + list(vgg16.NAMES)[:3]
+
+
+def test_vgg16_is_the_oracles_at_random_weights(oracle, torch, tmp_path):
+    theirs = oracle.randomise(oracle.VGG16(outputs=5, width=4, fc=24))
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+    network = vgg16.VGG16(outputs=5, width=4, fc=24)
+    variables, images = vgg16.read(tmp_path / "net.pth", network), levels(224, 1) / 127.5 - 1
+    found, expected = outputs(network, variables, images), theirs(torch.from_numpy(images))
+    compare({"outputs": found["__call__"]}, {"outputs": expected.pop("outputs")}, relu=False)
+    compare(found, expected, relu=True)
+
+
+def test_vgg16_drops_in_training_alone():
+    network = vgg16.VGG16(outputs=3, width=2, fc=16)
+    images = jnp.asarray(levels(32) / 127.5 - 1)
+    variables = network.init(jax.random.key(0), images)
+    drawn = [network.apply(variables, images, train=True, rngs={"dropout": jax.random.key(i)}) for i in range(2)]
+    assert not np.allclose(*drawn)
+    np.testing.assert_array_equal(*(network.apply(variables, images) for _ in range(2)))
+
+
+# One interface.
+
+
+def test_an_image_network_is_chosen_by_name(tmp_path):
+    with pytest.raises(UserError) as caught:
+        image_network("inceptoin")
+    assert str(caught.value) == (
+        "there is no image network 'inceptoin' (did you mean 'inception'?); there are inception, efficientnet_lite0"
+    )
+    (tmp_path / weights.INCEPTION.file).write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"is not the pt_inception-2015-12-05-6726825d.pth that 'inception' needs: it"):
+        image_network("inception", str(tmp_path))
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_images_of_any_shape_are_resized_as_by_pytorch(antialias, torch):
+    images = jnp.asarray(levels(12)[:, :7] / 127.5 - 1)
+    for size in (5, 16):
+        theirs = torch.nn.functional.interpolate(
+            torch.from_numpy(np.array(images)).permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=antialias
+        )
+        network = ImageNetwork("", "", {}, size, antialias, lambda held, x: (x, x))
+        np.testing.assert_allclose(network.outputs({}, images)[0], theirs.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match=r"takes images \(B, H, W, 3\), not \(2, 7, 12, 1\)"):
+        network.outputs({}, images[..., :1])
+
+
+def test_inception_by_the_interface_is_pytorch_fids_recipe(oracle, torch, tmp_path, monkeypatch):
+    """A file with the canonical name; resized without antialiasing, and to [-1, 1] from pytorch-fid's [0, 1]."""
+    theirs = oracle.randomise(oracle.InceptionV3())
+    torch.save(theirs.state_dict(), tmp_path / weights.INCEPTION.file)
+    monkeypatch.setattr(weights, "INCEPTION", dataclasses.replace(weights.INCEPTION, sha256=""))
+    monkeypatch.setattr(inception, "SIZE", 107)
+    network = image_network("inception", str(tmp_path))
+    assert len(network.sha256) == 64
+    small = levels(64)
+    unit = torch.from_numpy(small / 255).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(unit, (107, 107), mode="bilinear", align_corners=False)
+    expected = theirs((2 * resized - 1).permute(0, 2, 3, 1))
+    features, logits = jax.jit(network.outputs)(network.variables, small / 127.5 - 1)
+    compare({"features": features, "logits": logits}, {k: expected[k] for k in ("features", "logits")}, relu=False)
+
+
+def test_efficientnet_by_the_interface(lite0_file):
+    network = image_network("efficientnet_lite0")
+    assert network.sha256.startswith("57934424")
+    network = dataclasses.replace(network, size=64)
+    images = jnp.asarray(levels(96, 1) / 127.5 - 1)
+
+    def total(x):
+        features, logits = network.outputs(network.variables, x)
+        return jnp.sum(features**2), (features, logits)
+
+    gradient, (features, logits) = jax.jit(jax.grad(total, has_aux=True))(images)
+    assert (features.shape, logits.shape) == ((1, 1280), (1, 1000))
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+    direct = network.apply(network.variables, jax.image.resize(images, (1, 64, 64, 3), "linear"))[0]
+    np.testing.assert_allclose(features, direct, atol=1e-4)
