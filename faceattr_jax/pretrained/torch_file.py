@@ -33,7 +33,6 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 class _Storage(NamedTuple):
     dtype: str
     key: str
-    size: int
 
 
 class _Tensor(NamedTuple):
@@ -61,6 +60,8 @@ def read(path: Path) -> dict[Any, Any]:
             f"'{path}' asks for {refused}, which no file of weights needs; save the tensors alone, as "
             "torch.save(model.state_dict(), ...) does"
         ) from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle fails in any way
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"'{path}' is damaged, or no file of PyTorch's ({reason})") from None
@@ -112,10 +113,10 @@ class _Unpickler(pickle.Unpickler):
             raise _Refused(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, size, *view = pid
+        kind, dtype, key, _, _, *view = pid
         if kind != "storage" or any(view):
             raise ValueError(f"a reference to a {kind}, or a storage within another")
-        return _Storage(dtype, key, size)
+        return _Storage(dtype, key)
 
 
 def _arrays(value: Any, load: Callable[[_Storage], bytes]) -> Any:

@@ -91,7 +91,8 @@ VGG16 = WeightFile(
     file="vgg16-397923af.pth",
     licence="BSD-3-Clause, trained on ImageNet",
     source="https://download.pytorch.org/models/vgg16-397923af.pth",
-    sha256="397923af",
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    size=553_433_881,
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
 )
 

@@ -115,6 +115,8 @@ def test_a_truncated_file_is_said_to_be_damaged(zipped, tmp_path, torch):
     path.write_text("<html>not found</html>")
     with pytest.raises(UserError, match="is damaged, or no file"):
         torch_file.read(path)
+    with pytest.raises(UserError, match=r"/none.pth' cannot be read \(No such file or directory\)$"):
+        torch_file.read(tmp_path / "none.pth")
     with pytest.raises(UserError, match=r"holds a list, where a dict of tensors should be"):
         torch_file.read(save(torch, [torch.zeros(2)], path, zipped))
 
@@ -123,7 +125,7 @@ def test_a_truncated_file_is_said_to_be_damaged(zipped, tmp_path, torch):
     ("offset", "shape", "strides"), [(0, (5,), (1,)), (3, (2,), (1,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (9, (), ())]
 )
 def test_no_tensor_reaches_outside_its_storage(offset, shape, strides):
-    tensor = torch_file._Tensor(torch_file._Storage("float32", "0", 4), offset, shape, strides)
+    tensor = torch_file._Tensor(torch_file._Storage("float32", "0"), offset, shape, strides)
     with pytest.raises(ValueError):  # noqa: PT011 - the words are NumPy's
         torch_file._arrays(tensor, lambda storage: bytes(16))
 
