@@ -1,7 +1,9 @@
 """EfficientNet-lite0, FID's Inception-v3 and VGG-16 for PyTorch, with the names that the files of weights have; NCHW.
 
-Layers are put together here from nothing but `torch.nn`; neither their library of origin nor torchvision is at hand.
+Put together from nothing but `torch.nn`: torchvision and EfficientNet's library of origin need not be at hand.
 """
+
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -228,6 +230,23 @@ class InceptionV3(nn.Module):
         found["features"] = F.adaptive_avg_pool2d(x, 1).flatten(1)
         found["logits"] = self.fc(found["features"])
         return found
+
+
+def torchvision() -> ModuleType:
+    """As much of torchvision as pytorch-fid builds its network from, where torchvision is not installed.
+
+    The layers are those above; how A, C and E pool and join them is pytorch-fid's own code.
+    """
+    blocks = ModuleType("torchvision.models.inception")
+    blocks.InceptionA = _A
+    blocks.InceptionC = type("InceptionC", (_C,), {"__init__": lambda self, inputs, width: _C.__init__(self, width)})
+    blocks.InceptionE = type("InceptionE", (_E,), {"__init__": lambda self, x: _E.__init__(self, x, largest=False)})
+    package = ModuleType("torchvision")
+    package.__version__ = "0.28.0"
+    package.models = ModuleType("torchvision.models")
+    package.models.inception = blocks
+    package.models.inception_v3 = lambda **_: InceptionV3()
+    return package
 
 
 class VGG16(nn.Module):

@@ -1,6 +1,8 @@
 """The frozen networks for whole images: parity with PyTorch at every block, their files, and resizing."""
 
 import dataclasses
+import importlib.util
+import sys
 from pathlib import Path
 
 import jax
@@ -87,7 +89,6 @@ def test_every_layer_of_inception():
 
 
 def test_inception_is_the_oracles_at_random_weights(oracle, torch, tmp_path):
-    """Of neither pytorch-fid nor torchvision: the one takes its layers from the other, which is not installed here."""
     theirs = oracle.randomise(oracle.InceptionV3())
     torch.save(theirs.state_dict(), tmp_path / "net.pth", _use_new_zipfile_serialization=False)
     images = levels(107) / 127.5 - 1  # the last map is 2x2: pooling there is more than a copy
@@ -169,20 +170,38 @@ def test_images_of_any_shape_are_resized_as_by_pytorch(antialias, torch):
         network.outputs({}, images[..., :1])
 
 
-def test_inception_by_the_interface_is_pytorch_fids_recipe(oracle, torch, tmp_path, monkeypatch):
-    """A file with the canonical name; resized without antialiasing, and to [-1, 1] from pytorch-fid's [0, 1]."""
+@pytest.fixture
+def inception_network(oracle, torch, tmp_path, monkeypatch):
+    """An oracle with random weights, and what the interface makes of them in a file with the canonical name."""
     theirs = oracle.randomise(oracle.InceptionV3())
     torch.save(theirs.state_dict(), tmp_path / weights.INCEPTION.file)
     monkeypatch.setattr(weights, "INCEPTION", dataclasses.replace(weights.INCEPTION, sha256=""))
-    monkeypatch.setattr(inception, "SIZE", 107)
     network = image_network("inception", str(tmp_path))
     assert len(network.sha256) == 64
-    large = levels(150)
-    unit = torch.from_numpy(large / 255).permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(unit, (107, 107), mode="bilinear", align_corners=False)
-    expected = theirs((2 * resized - 1).permute(0, 2, 3, 1))
-    features, logits = jax.jit(network.outputs)(network.variables, large / 127.5 - 1)
+    return theirs, network
+
+
+def test_inception_by_the_interface(inception_network, torch):
+    theirs, network = inception_network
+    network = dataclasses.replace(network, size=107)
+    images = levels(150) / 127.5 - 1
+    smaller = torch.nn.functional.interpolate(torch.from_numpy(images).permute(0, 3, 1, 2), (107, 107), mode="bilinear")
+    expected = theirs(smaller.permute(0, 2, 3, 1))
+    features, logits = jax.jit(network.outputs)(network.variables, images)
     compare({"features": features, "logits": logits}, {k: expected[k] for k in ("features", "logits")}, relu=False)
+
+
+def test_inceptions_features_are_pytorch_fids(inception_network, oracle, torch, monkeypatch):
+    """Its own resize, range, blocks and pooling, around torchvision's layers or, without it, the oracle's."""
+    if importlib.util.find_spec("torchvision") is None:
+        monkeypatch.setitem(sys.modules, "torchvision", oracle.torchvision())
+    fid = pytest.importorskip("pytorch_fid.inception")
+    theirs, network = inception_network
+    monkeypatch.setattr(fid, "load_state_dict_from_url", lambda *_, **__: theirs.state_dict())
+    small = levels(64, 1)
+    (expected,) = fid.InceptionV3().eval()(torch.from_numpy(small / 255).permute(0, 3, 1, 2))
+    features, _ = jax.jit(network.outputs)(network.variables, small / 127.5 - 1)
+    compare({"features": features}, {"features": expected.flatten(1)}, relu=False)
 
 
 def test_efficientnet_by_the_interface(lite0_file):
