@@ -1,5 +1,6 @@
 """Building blocks that several papers share. NHWC."""
 
+import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -115,3 +116,13 @@ def max_pool(x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def windows(x: jax.Array, size: int, strides: int = 1) -> list[jax.Array]:
+    """What size x size windows that slide over x (B, H, W, C) see at each of their places, row by row: (B, H', W', C).
+
+    Sums and maxima of these slices are windowed ones, whose own gradients XLA makes many times slower on the CPU.
+    """
+    height, width = ((side - size) // strides * strides + 1 for side in x.shape[1:3])
+    places = itertools.product(range(size), range(size))
+    return [x[:, i : i + height : strides, j : j + width : strides] for i, j in places]

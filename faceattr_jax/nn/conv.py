@@ -230,10 +230,13 @@ def _transposed(kernel: int, stride: int, padding: str) -> Pair:
 
 
 class Conv(nn.Module):
-    """Convolution of (B,H,W,C) to `features` channels; parameters and results as `flax.linen.Conv`."""
+    """Convolution of (B,H,W,C) to `features` channels; parameters and results as `flax.linen.Conv`.
+
+    kernel_size: of both sides, or height and width.
+    """
 
     features: int
-    kernel_size: int
+    kernel_size: int | Pair
     strides: int = 1
     padding: Padding = "SAME"
     use_bias: bool = True
@@ -243,7 +246,8 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        taps = self.kernel_size if isinstance(self.kernel_size, Sequence) else (self.kernel_size,) * 2
+        shape = (*taps, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)

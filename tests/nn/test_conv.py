@@ -212,6 +212,14 @@ def test_sharded_batch_equals_one_device() -> None:
     assert_close(actual, expected)
 
 
+def test_a_layer_of_rows() -> None:
+    x = normal(0, (2, 7, 6, 3))
+    for taps in ((1, 5), (5, 1)):
+        layer = Conv(FEATURES, taps)
+        variables = layer.init(jax.random.key(0), x)
+        assert_close(layer.apply(variables, x), nn.Conv(FEATURES, taps).apply(variables, x))
+
+
 def test_bfloat16() -> None:
     x = normal(0, (2, 8, 8, 3))
     for layer in (Conv(FEATURES, 5, 2, dtype=jnp.bfloat16), ConvTranspose(FEATURES, 5, dtype=jnp.bfloat16)):

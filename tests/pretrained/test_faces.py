@@ -17,6 +17,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained import FaceNetwork, dlib, face_network, vgg_face
 from faceattr_jax.pretrained.faces import _kept, _within
 from tests import checks
+from tests.parity import compare, levels, outputs
 
 
 def random_params(network, size: int):
@@ -30,28 +31,6 @@ def random_params(network, size: int):
 
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
     return jax.tree_util.tree_map_with_path(value, shapes)
-
-
-def outputs(network, params, levels):
-    """What every layer and block returns, after the ReLU of those of VGG-Face."""
-    run = jax.jit(lambda p, x: network.apply({"params": p}, x, capture_intermediates=True)[1]["intermediates"])
-    return {name: found["__call__"][0] for name, found in run(params, levels).items() if name != "__call__"}
-
-
-def levels(size: int, count: int = 2) -> np.ndarray:
-    return np.random.default_rng(1).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
-
-
-def compare(ours, theirs, *, relu: bool):
-    """Every block of `theirs` to 1e-4 of its own size."""
-    for name, tensor in theirs.items():
-        expected = tensor.numpy()
-        expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected
-        found = np.maximum(ours[name], 0) if relu else np.asarray(ours[name])
-        assert found.shape == expected.shape
-        scale = np.abs(expected).max()
-        assert 1e-3 < scale < 1e4, name
-        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
 @pytest.fixture
@@ -90,12 +69,12 @@ def test_every_layer_of_dlibs_network():
 def test_dlibs_network_is_the_oracles_at_random_weights(oracle):
     network = dlib.FaceResNet()
     params = random_params(network, dlib.SIZE)
-    compare(outputs(network, params, levels(150)), oracle.dlib(params, levels(150)), relu=False)
+    compare(outputs(network, {"params": params}, levels(150)), oracle.dlib(params, levels(150)), relu=False)
 
 
 def test_dlibs_network_is_the_oracles_at_its_own_weights(oracle, dlib_network):
     params = dlib_network.variables["params"]
-    compare(outputs(dlib.FaceResNet(), params, levels(150)), oracle.dlib(params, levels(150)), relu=False)
+    compare(outputs(dlib.FaceResNet(), {"params": params}, levels(150)), oracle.dlib(params, levels(150)), relu=False)
 
 
 def write_dlib(path: Path, params) -> Path:
@@ -167,7 +146,7 @@ def narrow_params():
 
 def test_vgg_face_is_the_oracles(oracle):
     faces = levels(224, 1)
-    compare(outputs(NARROW, narrow_params(), faces), oracle.vgg_face(narrow_params(), faces), relu=True)
+    compare(outputs(NARROW, {"params": narrow_params()}, faces), oracle.vgg_face(narrow_params(), faces), relu=True)
 
 
 def write_keras(path: Path, *, convolutional: bool, drop: int = 0) -> Path:
