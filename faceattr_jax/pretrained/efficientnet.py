@@ -4,6 +4,7 @@ Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural net
 2020, for which ReLU6 takes the place of swish and nothing squeezes and excites.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Depthwise(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, x.shape[-1]))
         pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (step, step), "SAME")
         seen = windows(jnp.pad(x, ((0, 0), *pads, (0, 0))), size, step)
-        return sum(part * weights for part, weights in zip(seen, kernel.reshape(size * size, -1), strict=True))
+        return functools.reduce(jnp.add, map(jnp.multiply, seen, kernel.reshape(size * size, -1)))
 
 
 class Inverted(nn.Module):
