@@ -137,6 +137,10 @@ class Signs:
     target: float
     name = "squared_error"
 
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1:
+            raise UserError(f"loss.target is {self.target}; a rate to weigh attributes towards is between 0 and 1")
+
     def loss(self, outputs: jax.Array, labels: jax.Array, rate: jax.Array) -> jax.Array:
         return losses.signed_regression(outputs, labels, weights=losses.domain_weights(labels, rate, self.target))
 

@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from faceattr_jax.methods.base import Given, Method
 
@@ -53,7 +54,7 @@ def with_given(state: TrainState, given: Mapping[str, Given]) -> TrainState:
         if isinstance(own, Mapping):
             return {key: put(value, new[key]) if key in new else value for key, value in own.items()}
         # A copy: the state is donated, NumPy's memory is not ours to give.
-        return jnp.copy(jax.device_put(jnp.asarray(new, own.dtype), own.sharding))
+        return jnp.copy(jax.device_put(np.asarray(new, own.dtype), own.sharding))
 
     for network, start in given.items():
         variables = put(state.variables, {c: {network: tree} for c, tree in start.variables.items()})
