@@ -2,7 +2,8 @@
 
     faceattr train --config=recognizer_64 --workdir=runs/recognizer --config.data.path=CELEBA
 
-Needs CelebA's identities (identity_CelebA.txt). Scored on people of the valid split, none of whom it is trained on.
+Needs CelebA's identities (identity_CelebA.txt), or a folder for each person as CASIA-WebFace has them. Scored on people
+of the valid split, none of whom it is trained on.
 
 Variant ``:mini`` is for the 1,943 people of a small CelebA, ``:synthetic`` for drawn faces:
 

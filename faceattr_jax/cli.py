@@ -104,6 +104,20 @@ def _check(a: argparse.Namespace) -> None:
         raise UserError(f"{a.path}: {len(report.problems)} problems, listed above.")
 
 
+def _label(a: argparse.Namespace) -> None:
+    from faceattr_jax.editor import load
+    from faceattr_jax.photos import label_folder
+
+    rows, problems = label_folder(load(a.judge), a.path.expanduser(), a.out, crop=a.crop, probabilities=a.probabilities)
+    for problem in problems:
+        print(f"problem: {problem}")
+    if not rows:
+        raise UserError(f"{a.out}: not written, because none of the pictures can be read; the problems are above.")
+    print(f"{a.out}: {rows:,} pictures")
+    if problems:
+        raise UserError(f"{a.out}: written without {len(problems)} picture{'s' * (len(problems) > 1)}, listed above.")
+
+
 def _prepare(a: argparse.Namespace) -> None:
     from faceattr_jax.data.prepare import prepare
 
@@ -211,6 +225,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check = verb(data, "check", _check, "List what a data set holds and everything that is wrong.", compiles=False)
     check.add_argument("path")
+    label = verb(data, "label", _label, "Write what a trained classifier reads off every picture of a folder.")
+    label.add_argument("path", type=Path)
+    label.add_argument("--judge", required=True, help="workdir of a classifier, or one checkpoint in it")
+    label.add_argument("--out", required=True, type=Path, help="the CSV; beside the pictures as labels.csv it is data")
+    label.add_argument("--probabilities", type=Path, help="another CSV, with the probabilities")
+    label.add_argument("--crop", default="", help="crop preset, for pictures unlike the judge's (the judge's own)")
     prepare = verb(data, "prepare", _prepare, "Decode and crop once, to an array that trains fast.", compiles=False)
     prepare.add_argument("path")
     prepare.add_argument("--out", required=True, type=Path)

@@ -27,6 +27,22 @@ def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.
     return jnp.mean(weights * optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
+def signed_regression(outputs: jax.Array, labels: jax.Array, *, weights: jax.Array | float = 1.0) -> jax.Array:
+    """Mean squared distance of outputs to -1 and 1, for 0/1 labels of the same shape (MOON: Rudd et al. 2016)."""
+    return jnp.mean(weights * (outputs - (2.0 * labels - 1.0)) ** 2)
+
+
+def domain_weights(labels: jax.Array, source: jax.Array, target: jax.Array | float) -> jax.Array:
+    """Weights (B, n) under which attributes of rates `source` (n,) count as if their rates were `target` (MOON).
+
+    labels: 0/1 (B, n). Of an attribute's two values the one that the data have too little of weighs 1; the other, of
+    rate s where t is wanted, (1 - s) t / (s (1 - t)).
+    """
+    s = jnp.where(labels > 0.5, source, 1.0 - source)
+    t = jnp.where(labels > 0.5, target, 1.0 - target)
+    return jnp.minimum(1.0, (1.0 - s) * t / (s * (1.0 - t)))
+
+
 def margin_softmax(cosines: jax.Array, classes: jax.Array, *, scale: float = 1.0, margin: float = 0.0) -> jax.Array:
     """Mean cross entropy of a softmax over `scale` times cosines (B, K), that of the right class less `margin`.
 

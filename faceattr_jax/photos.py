@@ -1,16 +1,21 @@
 """Pictures from files through an editor and back to files."""
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from faceattr_jax import grids
+from faceattr_jax import files, grids
 from faceattr_jax.attributes import edited, parse
 from faceattr_jax.data import crops
+from faceattr_jax.data.folder import FolderSource, decoders, read_pictures
 from faceattr_jax.data.images import read_image, to_uint8
-from faceattr_jax.data.source import open_source
+from faceattr_jax.data.source import Table, open_source
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 
@@ -55,6 +60,65 @@ def slide_files(
     for target, row in zip(targets, pictures, strict=True):
         grids.save_grid(target, row[None], names, [attribute.replace("_", " ")])
     return targets
+
+
+class Labelled(NamedTuple):
+    """What `label_folder` did. rows: how many pictures have one. problems: a sentence for each that has none."""
+
+    rows: int
+    problems: list[str]
+
+
+def label_folder(
+    editor: Editor, folder: Path, out: Path, *, crop: str = "", probabilities: Path | None = None, batch_size: int = 256
+) -> Labelled:
+    """Write what a classifier reads off every picture below `folder` to `out`, a CSV that a source takes as labels.csv.
+
+    Its columns: ``file``, relative to the folder; ``identity``, where there is a folder for each person; and each
+    attribute, 1 where its probability is above 1/2, else 0. probabilities: another CSV, of these to four digits.
+    crop: a preset instead of the model's own. Raises `UserError` where there is no picture, and rather than overwrite
+    a file. A picture that cannot be read or cropped gets no row; where none can nothing is written.
+    """
+    for target in filter(None, (out, probabilities)):
+        if target.exists() or out == probabilities:
+            raise UserError(f"{target}: this file would be overwritten; move it, or give another name.")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}'; give one with pictures")
+    table = read_pictures(folder).table
+    source = FolderSource(folder, table, editor.size, crop or editor.crop)
+
+    def look(index: int) -> np.ndarray | str:
+        try:
+            return source.image(index)
+        except UserError as error:
+            return str(error)
+
+    problems, good, found = list[str](), list[int](), list[np.ndarray]()
+    bar = tqdm(range(0, len(table), batch_size), "labelling", unit="batch", delay=1, leave=False)
+    for start in bar:
+        seen = list(decoders().map(look, range(start, min(start + batch_size, len(table)))))
+        problems += [what for what in seen if isinstance(what, str)]
+        images = [what for what in seen if not isinstance(what, str)]
+        good += [start + i for i, what in enumerate(seen) if not isinstance(what, str)]
+        if images:  # the last batch is filled up: one shape is one compilation
+            filled = np.stack(images + images[-1:] * (min(batch_size, len(table)) - len(images)))
+            found.append(np.asarray(editor.classify(filled))[: len(images)])
+    if good:
+        read = np.concatenate(found)
+        if probabilities:
+            files.write(probabilities, _csv(editor, table, good, [[f"{p:.4f}" for p in row] for row in read.tolist()]))
+        files.write(out, _csv(editor, table, good, (read > 0.5).astype(int).tolist()))
+    return Labelled(len(good), problems)
+
+
+def _csv(editor: Editor, table: Table, rows: Sequence[int], values: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    identity = {} if table.identity is None else {"identity": table.identity}
+    writer.writerow(["file", *identity, *editor.attributes])
+    for i, row in zip(rows, values, strict=True):
+        writer.writerow([table.names[i], *(column[i] for column in identity.values()), *row])
+    return text.getvalue()
 
 
 def generate_file(editor: Editor, edits: str, out: Path, *, count: int, seed: int = 0, data: str = "") -> None:

@@ -30,6 +30,18 @@ def make_faces(folder: Path, count: int = COUNT) -> Path:
     return folder
 
 
+def make_people(folder: Path, people: int = 5, each: int = 2) -> Path:
+    """A folder for each person, with pictures of a colour of their own and noise."""
+    for person in range(people):
+        place = folder / f"{person:06}"
+        place.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(person)
+        colour = rng.integers(0, 200, 3)
+        for i in range(each):
+            Image.fromarray((colour + rng.integers(0, 50, (32, 32, 3))).astype(np.uint8)).save(place / f"{i}.png")
+    return folder
+
+
 def attgan(faces: Path, **changes: object) -> ConfigDict:
     """The quickstart's AttGAN, a sixteenth as wide, for a few iterations; batch norm, to have statistics to move."""
     narrow = {"model.width": 2, "model.generator_norm": "batch", "critic_updates": 2}

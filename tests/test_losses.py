@@ -26,6 +26,32 @@ def test_l2_is_the_mean_square():
     assert float(losses.l2(jnp.array([[1.0, -1.0], [0.0, 2.0]]), jnp.array([[0.0, 1.0], [0.0, 0.0]]))) == 9 / 4
 
 
+def test_signed_regression():
+    outputs, labels = jnp.array([[0.5, -2.0]]), jnp.array([[1.0, 1.0]])
+    assert float(losses.signed_regression(outputs, labels)) == (0.25 + 9) / 2
+    assert float(losses.signed_regression(outputs, labels, weights=jnp.array([[2.0, 1.0]]))) == (0.5 + 9) / 2
+    assert float(losses.signed_regression(-outputs, 1 - labels)) == (0.25 + 9) / 2
+
+
+def test_domain_weights():
+    labels, source = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), jnp.array([0.2, 0.8, 0.5])
+    # Of the commoner value one in four counts; where both are as common as wanted all do.
+    np.testing.assert_allclose(losses.domain_weights(labels, source, 0.5), [[1, 0.25, 1], [0.25, 1, 1]], rtol=1e-6)
+    # One face in five has the attribute and one in ten is wanted: (0.8 * 0.1) / (0.2 * 0.9) of those that have it.
+    weights = losses.domain_weights(jnp.array([[1.0], [0.0]]), jnp.array([0.2]), 0.1)
+    np.testing.assert_allclose(weights, [[4 / 9], [1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.1, 0.9])
+def test_weighted_faces_have_the_target_rates(target):
+    labels = np.zeros((50, 3), np.float32)
+    for i, count in enumerate((3, 20, 45)):
+        labels[:count, i] = 1
+    weights = np.asarray(losses.domain_weights(jnp.asarray(labels), jnp.asarray(labels.mean(0)), target), np.float64)
+    np.testing.assert_allclose((weights * labels).sum(0) / weights.sum(0), target, rtol=1e-5)
+    assert np.allclose(weights.max(0), 1)
+
+
 def test_margin_softmax():
     cosines, who = jnp.array([[0.5, -0.5, 0.0], [0.1, 0.9, 0.3]]), jnp.array([0, 1])
     exponents = np.exp([[4 * (0.5 - 0.2), -2, 0], [0.4, 4 * (0.9 - 0.2), 1.2]])

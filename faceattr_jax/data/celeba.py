@@ -22,6 +22,7 @@ from faceattr_jax.data.folder import (
     read_csv,
     read_folder,
     read_lines,
+    read_people,
     refuse,
 )
 from faceattr_jax.errors import UserError
@@ -41,8 +42,10 @@ def find(folder: Path, stem: str) -> Path | None:
 
 
 def read(folder: Path, complain: Complain = refuse, *, unaligned: bool = False) -> Contents:
-    """Read a folder of pictures in either layout: CelebA's where its list of labels is there, else `labels.csv`."""
-    return read_celeba(folder, complain, unaligned) if find(folder, LABELS) else read_folder(folder, complain)
+    """Read a folder of pictures: CelebA's layout where its list of labels is there, else `labels.csv`, else people."""
+    if find(folder, LABELS):
+        return read_celeba(folder, complain, unaligned)
+    return read_folder(folder, complain) if (folder / "labels.csv").exists() else read_people(folder, complain)
 
 
 def read_celeba(folder: Path, complain: Complain = refuse, unaligned: bool = False) -> Contents:

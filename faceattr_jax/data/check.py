@@ -19,6 +19,7 @@ KINDS: dict[Kind, str] = {
     "prepared": "prepared array",
     "celeba": "folder in CelebA's layout",
     "csv": "folder with labels.csv",
+    "people": "folder for each person",
     "tfds": "TFDS celeb_a",
 }
 
@@ -60,7 +61,8 @@ def _counts(table: Table) -> Iterator[str]:
     yield row("pictures", [f"{len(rows):,}" for rows in splits.values()])
     if table.identity is not None:
         yield row("people", [f"{len(np.unique(table.identity[rows])):,}" for rows in splits.values()])
-    yield "attribute, %"
+    if table.attributes:
+        yield "attribute, %"
     for i, name in enumerate(table.attributes):
         yield row(name, [f"{100 * table.labels[rows, i].mean():.1f}" if len(rows) else "-" for rows in splits.values()])
 
@@ -73,9 +75,9 @@ def check(path: str) -> Report:
     """
     found = kind(path)
     problems = list[str]()
-    look = {"synthetic": _drawn, "prepared": _prepared, "celeba": _folder, "csv": _folder, "tfds": _tfds}[found]
+    looks = {"synthetic": _drawn, "prepared": _prepared, "tfds": _tfds}
     try:
-        table = look(path, problems)
+        table = looks.get(found, _folder)(path, problems)
     except UserError as error:  # what leaves nothing to go on with
         table = None
         problems.append(str(error))

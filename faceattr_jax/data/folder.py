@@ -1,10 +1,13 @@
 """Pictures in a folder, the lists that describe them, and decoding on all cores.
 
-A folder of pictures with one `labels.csv` is read here; CelebA's layout, with its several lists, in `celeba.py`.
+A folder of pictures with one `labels.csv`, and one with a folder for each person, are read here; CelebA's layout, with
+its several lists, in `celeba.py`.
 """
 
 import csv
 import functools
+import hashlib
+import itertools
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -75,9 +78,10 @@ class FolderSource:
             )
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        return decoded(self._decode, indices, self.size)
+        return decoded(self.image, indices, self.size)
 
-    def _decode(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
+        """The (size, size, 3) uint8 picture at one index."""
         path = self.folder / self.table.names[index]
         image = read_image(path)
         landmarks = self.table.landmarks
@@ -227,6 +231,56 @@ def read_contents(folder: Path, listed: Listing, fields: Mapping[str, Field], co
         raise UserError(f"'{listed.path}' has no row that can be used")
     unlisted = sorted(present - listed.rows.keys() - listed.broken)
     return Contents(folder, _table(names, fields["labels"].columns, kept), unlisted)
+
+
+def by_person(folder: Path) -> bool:
+    """Whether `folder` looks like CASIA-WebFace: several folders with pictures in them, and no picture beside these."""
+
+    def has_picture(place: str | Path) -> bool:
+        with os.scandir(place) as entries:
+            return any(os.path.splitext(entry.name)[1].lower() in PICTURES and entry.is_file() for entry in entries)
+
+    with os.scandir(folder) as entries:
+        people = (entry for entry in entries if entry.is_dir() and has_picture(entry.path))
+        return not has_picture(folder) and len(list(itertools.islice(people, 2))) == 2
+
+
+def read_people(folder: Path, complain: Complain = refuse) -> Contents:
+    """Read a folder of PERSON/IMAGE, which has identities and no attributes.
+
+    A person's number is a hash of the folder's name, so that it, and with it the split (`read_contents`), stays the
+    same when other people come or go. Whole people are dealt, because a recogniser is measured on people that it has
+    never seen, and so should be an editor.
+
+    Complains of a picture that is in no person's folder; raises UserError where there is no other.
+    """
+    names = sorted(pictures(folder))
+    kept = [name for name in names if name.count("/") == 1]
+    for name in names:
+        if name.count("/") != 1:
+            complain(f"'{folder / name}' is in no person's folder; a picture's place is PERSON/IMAGE")
+    if not kept:
+        raise UserError(f"'{folder}' has no picture at PERSON/IMAGE")
+    identity = [[_number(name.partition("/")[0])] for name in kept]
+    return Contents(folder, _table(kept, (), {"labels": [[] for _ in kept], "identity": identity}), [])
+
+
+def read_pictures(folder: Path) -> Contents:
+    """Every picture below a folder, whatever its lists say, without attributes; UserError where there is none.
+
+    With identities where all of them are PERSON/IMAGE, and more than one PERSON.
+    """
+    names = sorted(pictures(folder))
+    if not names:
+        raise UserError(f"there is no picture in '{folder}' ({', '.join(sorted(PICTURES))})")
+    if by_person(folder) and all(name.count("/") == 1 for name in names):
+        return read_people(folder)
+    return Contents(folder, _table(names, (), {"labels": [[] for _ in names]}), [])
+
+
+def _number(person: str) -> int:
+    """56 bits: of a million people two share a number with a chance of one in 100,000."""
+    return int.from_bytes(hashlib.blake2b(person.encode(), digest_size=7).digest())
 
 
 def _table(names: list[str], attributes: tuple[str, ...], values: Mapping[str, list[list[Any]]]) -> Table:

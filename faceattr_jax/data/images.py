@@ -39,7 +39,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
     Raises UserError, naming the file, where it is missing, not a picture, damaged or truncated, has a side
     shorter than MIN_SIDE or more than MAX_PIXELS pixels.
     """
-    name = name or str(getattr(file, "name", file))
+    if not name:  # a path has a `name` too, without its folder
+        name = str(file) if isinstance(file, str | os.PathLike) else str(getattr(file, "name", file))
     try:
         with Image.open(file) as image:
             width, height = image.size

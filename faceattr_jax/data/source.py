@@ -89,11 +89,12 @@ class Source(Protocol):
         ...
 
 
-Kind = Literal["synthetic", "prepared", "celeba", "csv", "tfds"]
+Kind = Literal["synthetic", "prepared", "celeba", "csv", "people", "tfds"]
 
 LAYOUTS = (
     "CelebA's own layout (list_attr_celeba.txt, list_eval_partition.txt, img_align_celeba/ or img_celeba/), "
-    "labels.csv beside pictures, a TFDS data_dir (celeb_a/), or the output of `faceattr data prepare`"
+    "labels.csv beside pictures, a folder of pictures for each person, a TFDS data_dir (celeb_a/), or the output of "
+    "`faceattr data prepare`"
 )
 
 
@@ -109,6 +110,7 @@ def kind(path: str) -> Kind:
     if not any(folder.iterdir()):
         raise UserError(f"the folder '{path}' is empty; it should hold {LAYOUTS}")
     from faceattr_jax.data import celeba
+    from faceattr_jax.data.folder import by_person
 
     if (folder / "prepared.json").exists():
         return "prepared"
@@ -118,6 +120,8 @@ def kind(path: str) -> Kind:
         return "csv"
     if (folder / "celeb_a").is_dir():
         return "tfds"
+    if by_person(folder):
+        return "people"
     raise UserError(f"nothing in the folder '{path}' is known; it should hold {LAYOUTS}")
 
 
@@ -148,7 +152,7 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
             from faceattr_jax.data.tfds_celeba import TfdsSource
 
             return TfdsSource(Path(path).expanduser(), size=size, crop=crop)
-        case "celeba" | "csv":
+        case "celeba" | "csv" | "people":
             from faceattr_jax.data import celeba, crops
             from faceattr_jax.data.folder import FolderSource
 

@@ -65,6 +65,15 @@ class Frozen(Protocol):
     def variables(self) -> Mapping[str, Any]: ...
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
+    """Variables of a network, or a part of its tree, out of a file: a Frozen that a fresh run goes on from."""
+
+    name: str
+    sha256: str
+    variables: Mapping[str, Any]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ctx:
@@ -171,6 +180,7 @@ class Method(Protocol):
     a slider from -1 to 1 for each attribute, and tells how strong those of faces are (``intensities``, 0 to 1).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     frozen: the networks that its objectives borrow, by role; read when training begins, of no use in inference.
+    given: by network, what a fresh run starts from instead of random numbers; read once, when a run begins.
     towards: attributes that it edits in one direction only, with the value that they get.
     """
 
@@ -182,6 +192,7 @@ class Method(Protocol):
     ema: float
     capabilities: frozenset[str]
     frozen: Mapping[str, Frozen]
+    given: Mapping[str, Given]
     towards: Mapping[str, int]
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
@@ -199,6 +210,10 @@ class FromConfig:
 
     @property
     def frozen(self) -> Mapping[str, Frozen]:
+        return {}
+
+    @property
+    def given(self) -> Mapping[str, Given]:
         return {}
 
     @property

@@ -1,11 +1,15 @@
 """The attribute classifier: the judge of the edits, and AttGAN's of its augmentation study.
 
-The AttGAN paper names no network (its own reaches 90.89 % on CelebA's test set); this one follows the authors' word in
-their repository: pairs of 3x3 convolutions with batch norm, a pooling after each pair, one hidden layer.
+The AttGAN paper names no network (its own reaches 90.89 % on CelebA's test set); `Classifier` follows the authors' word
+in their repository: pairs of 3x3 convolutions with batch norm, a pooling after each pair, one hidden layer.
+`ResidualClassifier` is DIAT's, and VGG-16 with a regression to -1 and 1 is MOON, with which SL-GAN labels and measures
+(Rudd, Gunther and Boult 2016).
 """
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -13,11 +17,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
+from faceattr_jax.errors import UserError, nearest
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
     Ctx,
     FromConfig,
+    Given,
     Optimizer,
     Out,
     Phase,
@@ -27,7 +33,10 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import batch_norm, conv_pairs, shifted
+from faceattr_jax.nn.blocks import batch_norm, conv_pairs, max_pool, shifted
+from faceattr_jax.nn.conv import Conv
+from faceattr_jax.pretrained import vgg16, vgg_face, weights
+from faceattr_jax.pretrained.vgg16 import VGG16
 
 
 class Classifier(nn.Module):
@@ -42,25 +51,128 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         x = conv_pairs(images, self.widths, self.momentum, train)
-        x = x.reshape(x.shape[0], -1)
-        x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(nn.Dense(self.fc, use_bias=False, name="fc")(x)))
-        self.sow("intermediates", "features", x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.attributes, name="logits")(x)
+        return hidden_and_logits(self, x, train)
 
 
+class ResidualClassifier(nn.Module):
+    """(B, S, S, 3) -> logits (B, n). widths: channels of the convolutions, each of which halves the size.
+
+    Then `blocks` residual blocks as wide as the last of them, each with a pooling that halves the size.
+    """
+
+    widths: Sequence[int]
+    blocks: int
+    fc: int
+    attributes: int
+    momentum: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        def convolved(x: jax.Array, width: int, kernel: int, stride: int, name: str) -> jax.Array:
+            x = Conv(width, kernel, stride, use_bias=False, name=f"conv{name}")(x)
+            return batch_norm(self.momentum, train, name=f"norm{name}")(x)
+
+        x = images
+        for i, width in enumerate(self.widths):
+            x = nn.relu(convolved(x, width, 4, 2, f"{i}"))
+        for i in range(self.blocks):
+            inner = nn.relu(convolved(x, self.widths[-1], 3, 1, f"_block{i}_0"))
+            x = max_pool(nn.relu(x + convolved(inner, self.widths[-1], 3, 1, f"_block{i}_1")))
+        return hidden_and_logits(self, x, train)
+
+
+def hidden_and_logits(network: Classifier | ResidualClassifier, x: jax.Array, train: bool) -> jax.Array:
+    """A map (B, ...) through one hidden layer to logits (B, n); inside the compact module that it is the end of."""
+    x = nn.Dense(network.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
+    x = nn.relu(batch_norm(network.momentum, train, name="fc_norm")(x))
+    network.sow("intermediates", "features", x)
+    x = nn.Dropout(network.dropout, deterministic=not train)(x)
+    return nn.Dense(network.attributes, name="logits")(x)
+
+
+class Reading(Protocol):
+    """What a network's outputs (B, n) mean. name: of its loss, as a metric."""
+
+    @property
+    def name(self) -> str: ...
+
+    def loss(self, outputs: jax.Array, labels: jax.Array, rate: jax.Array) -> jax.Array:
+        """A scalar, against 0/1 labels (B, n) of attributes that are present at `rate` (n,)."""
+        ...
+
+    def probability(self, outputs: jax.Array) -> jax.Array:
+        """Of each attribute, (B, n); 1/2 for outputs of 0."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Logits:
+    """Binary cross entropy, in which a value of rate r weighs r^-balance, scaled to a mean of 1.
+
+    So balance 0 is the plain one, and 1 gives both values of an attribute the same total weight.
+    """
+
+    balance: float
+    label_smoothing: float
+    name = "entropy"
+
+    def loss(self, outputs: jax.Array, labels: jax.Array, rate: jax.Array) -> jax.Array:
+        scale = rate ** (1.0 - self.balance) + (1.0 - rate) ** (1.0 - self.balance)
+        value_rate = jnp.where(labels > 0.5, rate, 1.0 - rate)
+        smoothed = labels * (1.0 - self.label_smoothing) + self.label_smoothing / 2.0
+        return losses.sigmoid_cross_entropy(outputs, smoothed, weights=value_rate**-self.balance / scale)
+
+    def probability(self, outputs: jax.Array) -> jax.Array:
+        return nn.sigmoid(outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    """MOON's regression to -1 and 1, weighed towards attributes of rate `target` (`losses.domain_weights`).
+
+    An output of -1 to 1, clipped, stands for a probability of 0 to 1 in proportion.
+    """
+
+    target: float
+    name = "squared_error"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1:
+            raise UserError(f"loss.target is {self.target}; a rate to weigh attributes towards is between 0 and 1")
+
+    def loss(self, outputs: jax.Array, labels: jax.Array, rate: jax.Array) -> jax.Array:
+        return losses.signed_regression(outputs, labels, weights=losses.domain_weights(labels, rate, self.target))
+
+    def probability(self, outputs: jax.Array) -> jax.Array:
+        return (jnp.clip(outputs, -1.0, 1.0) + 1.0) / 2.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class AttributeClassifier(FromConfig):
     """One network, one phase. ``memory/counts`` holds how often each attribute was seen present, and all faces seen.
 
-    The counts weigh the rare value of each attribute up: the weight of a value of rate r is r^-balance, scaled to a
-    mean of 1, so balance 0 is plain cross entropy and 1 gives both values the same total weight.
+    From the counts come the rates by which the loss weighs the values of an attribute.
     """
+
+    reading: Reading
 
     capabilities = frozenset({"classify"})
 
     @property
+    def given(self) -> Mapping[str, Given]:
+        return self._given
+
+    @functools.cached_property
+    def _given(self) -> dict[str, Given]:
+        path = self.config.model.get("weights", "")
+        return {"classifier": imagenet(self.networks["classifier"], path, self.config.image_size)} if path else {}
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
-        phase = Phase("classify", ("classifier",), self.objective, mutates=("batch_stats/classifier", "memory/counts"))
+        normed = "batch_stats" in jax.eval_shape(self.init, jax.random.key(0))
+        mutates = (*("batch_stats/classifier",) * normed, "memory/counts")
+        phase = Phase("classify", ("classifier",), self.objective, mutates=mutates)
         return (Stage("train", self.config.train.iterations, (phase,)),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
@@ -72,7 +184,7 @@ class AttributeClassifier(FromConfig):
     def classify(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Probability of each attribute, (B, n)."""
         own = variables_of(variables, "classifier")
-        return nn.sigmoid(self.networks["classifier"].apply(own, images))
+        return self.reading.probability(self.networks["classifier"].apply(own, images))
 
     def features(self, variables: Variables, images: jax.Array) -> jax.Array:
         """What the last layer reads the attributes from, (B, fc)."""
@@ -81,13 +193,11 @@ class AttributeClassifier(FromConfig):
         return kept["intermediates"]["features"][0]
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """Weighted binary cross entropy, mean over attributes, plus l2 / 2 times the kernels' squared norm."""
-        weights = self.config.loss
+        """The loss of the reading, a mean over attributes, plus l2 / 2 times the kernels' squared norm."""
         labels = batch["labels"]
-        params = variables["params"]["classifier"]
         images = shifted(jax.random.fold_in(ctx.key, 0), batch["images"], self.config.shift)
-        logits, new = self.networks["classifier"].apply(
-            {"params": params, "batch_stats": variables["batch_stats"]["classifier"]},
+        outputs, new = self.networks["classifier"].apply(
+            variables_of(variables, "classifier"),
             images,
             train=True,
             mutable=["batch_stats"],
@@ -97,28 +207,69 @@ class AttributeClassifier(FromConfig):
             jnp.add, variables["memory"]["counts"], {"present": labels.sum(0), "seen": jnp.float32(len(labels))}
         )
         rate = (counts["present"] + 1.0) / (counts["seen"] + 2.0)
-        scale = rate ** (1.0 - weights.balance) + (1.0 - rate) ** (1.0 - weights.balance)
-        value_rate = jnp.where(labels > 0.5, rate, 1.0 - rate)
-        smoothed = labels * (1.0 - weights.label_smoothing) + weights.label_smoothing / 2.0
-        entropy = losses.sigmoid_cross_entropy(logits, smoothed, weights=value_rate**-weights.balance / scale)
-        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+        error = self.reading.loss(outputs, labels, rate)
+        kernels = [leaf for leaf in jax.tree.leaves(variables["params"]["classifier"]) if leaf.ndim > 1]
         penalty = 0.5 * sum(jnp.sum(kernel**2) for kernel in kernels)
         return Out(
-            losses={"classifier": entropy + weights.l2 * penalty},
-            mutated={"batch_stats/classifier": new["batch_stats"], "memory/counts": counts},
-            metrics={"entropy": entropy, "accuracy": jnp.mean((logits > 0) == (labels > 0.5))},
+            losses={"classifier": error + self.config.loss.l2 * penalty},
+            mutated={**{f"{kind}/classifier": tree for kind, tree in new.items()}, "memory/counts": counts},
+            metrics={self.reading.name: error, "accuracy": jnp.mean((outputs > 0) == (labels > 0.5))},
         )
 
 
-def build(config: ml_collections.ConfigDict) -> AttributeClassifier:
-    """The classifier as `config` describes it (configs/classifier_128.py says what each key means)."""
+def imagenet(network: VGG16, path: str, image_size: int) -> Given:
+    """What ImageNet taught a VGG-16, all but its last layer, from torchvision's file at `path` or in that folder."""
+    if image_size != vgg_face.SIZE:
+        raise UserError(
+            f"model.weights are for images of {vgg_face.SIZE} pixels, and image_size is {image_size}; set "
+            f"image_size={vgg_face.SIZE}, or model.weights to nothing"
+        )
+    file, sha256 = weights.find(weights.VGG16, path)
+    params = vgg16.read(file, network.clone(outputs=1000))["params"]
+    return Given("vgg16", sha256, {"params": {name: layer for name, layer in params.items() if name != "fc8"}})
+
+
+def _pairs(config: ml_collections.ConfigDict) -> Classifier:
     model = config.model
-    network = Classifier(
-        tuple(model.widths),
-        fc=model.fc,
-        attributes=len(config.attributes),
-        momentum=model.batch_norm_momentum,
-        dropout=model.dropout,
+    return Classifier(tuple(model.widths), model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout)
+
+
+def _residual(config: ml_collections.ConfigDict) -> ResidualClassifier:
+    model = config.model
+    return ResidualClassifier(
+        tuple(model.widths), model.blocks, model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout
     )
+
+
+def _vgg16(config: ml_collections.ConfigDict) -> VGG16:
+    return VGG16(len(config.attributes), config.model.width, config.model.fc)
+
+
+NETWORKS: dict[str, Callable[[ml_collections.ConfigDict], nn.Module]] = {
+    "pairs": _pairs,
+    "residual": _residual,
+    "vgg16": _vgg16,
+}
+READINGS: dict[str, Callable[[ml_collections.ConfigDict], Reading]] = {
+    "logits": lambda loss: Logits(loss.balance, loss.label_smoothing),
+    "signs": lambda loss: Signs(loss.target),
+}
+
+T = TypeVar("T")
+
+
+def _chosen(key: str, name: str, table: Mapping[str, T]) -> T:
+    if name not in table:
+        raise UserError(f"{key} is '{name}'{nearest(name, table)}; it can be {', '.join(table)}")
+    return table[name]
+
+
+def build(config: ml_collections.ConfigDict) -> AttributeClassifier:
+    """The classifier as `config` describes it (configs/classifier_128.py says what each key means).
+
+    A config that names neither network nor outputs has pairs of convolutions and logits.
+    """
+    network = _chosen("model.network", config.model.get("network", "pairs"), NETWORKS)(config)
+    reading = _chosen("loss.outputs", config.loss.get("outputs", "logits"), READINGS)(config.loss)
     optimizer = Optimizer(("classifier",), adam(config), learning_rate(config))
-    return AttributeClassifier(config, {"classifier": network}, {"classifier": optimizer})
+    return AttributeClassifier(config, {"classifier": network}, {"classifier": optimizer}, reading)

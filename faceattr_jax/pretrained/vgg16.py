@@ -35,8 +35,9 @@ class VGG16(nn.Module):
         x = convolutions(((images + 1.0) / 2.0 - MEAN) / DEVIATION, self.width)
         x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
-            x = nn.relu(nn.Dense(self.fc, name=name)(x))
-            x = nn.Dropout(0.5, deterministic=not train)(x)
+            features = nn.relu(nn.Dense(self.fc, name=name)(x))
+            x = nn.Dropout(0.5, deterministic=not train)(features)
+        self.sow("intermediates", "features", features)
         return nn.Dense(self.outputs, name="fc8")(x)
 
 

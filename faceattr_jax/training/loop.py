@@ -31,10 +31,10 @@ from faceattr_jax import files
 from faceattr_jax.data.pipeline import Pipeline, cached
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.errors import UserError
-from faceattr_jax.methods.base import Frozen, Method, Stage, build
+from faceattr_jax.methods.base import Frozen, Given, Method, Stage, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.checkpoint import Checkpoints
-from faceattr_jax.training.state import TrainState, init_state
+from faceattr_jax.training.state import TrainState, init_state, with_given
 from faceattr_jax.training.step import Executor, Metrics, draws, fold_in
 from faceattr_jax.training.writers import Writer, open_writers
 
@@ -58,8 +58,9 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
     indices = training_indices(config, source)
     pipelines = [open_pipeline(config, method, stage, source, indices) for stage in method.stages]
+    given = {} if (workdir / "config.json").exists() else method.given
     # Only now, so that a mistake in the config or the data leaves nothing behind.
-    claim(workdir, config, method.frozen)
+    claim(workdir, config, method.frozen, given)
     checkpoints = Checkpoints(workdir, config, keep=config.train.keep)
     state = start_state(method, config.seed, mesh, checkpoints)
     if distributed.is_main_process():
@@ -94,8 +95,10 @@ def training_indices(config: ConfigDict, source: Source) -> np.ndarray:
     return indices[~np.any(unwanted > 0, axis=1)]
 
 
-def claim(workdir: Path, config: ConfigDict, frozen: Mapping[str, Frozen]) -> None:
+def claim(workdir: Path, config: ConfigDict, frozen: Mapping[str, Frozen], given: Mapping[str, Given]) -> None:
     """Write the config into a new workdir, and which frozen networks it has into ``frozen.json``.
+
+    What networks of its own it starts from goes into ``given.json``.
 
     Refuses a workdir that was begun with another config or other frozen weights.
     """
@@ -113,7 +116,10 @@ def claim(workdir: Path, config: ConfigDict, frozen: Mapping[str, Frozen]) -> No
             )
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"{workdir}: the folder is not empty and holds no run; give a new or empty --workdir.")
-    record = {role: {"network": network.name, "sha256": network.sha256} for role, network in frozen.items()}
+    record, start = (
+        {role: {"network": network.name, "sha256": network.sha256} for role, network in networks.items()}
+        for networks in (frozen, given)
+    )
     weights = workdir / "frozen.json"
     if weights.exists():
         before = json.loads(weights.read_text())
@@ -127,6 +133,8 @@ def claim(workdir: Path, config: ConfigDict, frozen: Mapping[str, Frozen]) -> No
         files.write(path, configs.to_json(config))
         if record:
             files.write(weights, json.dumps(record, indent=2, sort_keys=True))
+        if start:
+            files.write(workdir / "given.json", json.dumps(start, indent=2, sort_keys=True))
 
 
 class _Run:
@@ -273,7 +281,7 @@ def start_state(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints 
     everywhere = distributed.replicated(mesh)
     fresh = jax.jit(lambda: init_state(method, seed), out_shardings=everywhere)
     if checkpoints is None or checkpoints.latest_step is None:
-        return fresh()
+        return with_given(fresh(), method.given)
     log.warning("Resuming from step %d in %s", checkpoints.latest_step, checkpoints.folder)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(fresh)

@@ -1,12 +1,14 @@
 """The one immutable pytree that training changes and a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from faceattr_jax.methods.base import Method
+from faceattr_jax.methods.base import Given, Method
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,3 +45,19 @@ def init_state(method: Method, seed: int) -> TrainState:
         },
         ema=jax.tree.map(jnp.copy, dict(variables["params"])) if method.ema else {},  # buffers of its own, to donate
     )
+
+
+def with_given(state: TrainState, given: Mapping[str, Given]) -> TrainState:
+    """A fresh state with given variables in place of its own, and averages that start from them; shardings stay."""
+
+    def put(own: Any, new: Any) -> Any:
+        if isinstance(own, Mapping):
+            return {key: put(value, new[key]) if key in new else value for key, value in own.items()}
+        # A copy: the state is donated, NumPy's memory is not ours to give.
+        return jnp.copy(jax.device_put(np.asarray(new, own.dtype), own.sharding))
+
+    for network, start in given.items():
+        variables = put(state.variables, {c: {network: tree} for c, tree in start.variables.items()})
+        ema = put(state.ema, {network: start.variables.get("params", {})})
+        state = state.replace(variables=variables, ema=ema)
+    return state
