@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         arguments, rest = parser.parse_known_args(argv)
-        overrides = _overrides(rest, parser, takes_config=hasattr(arguments, "config"))
+        takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
+        overrides = _overrides(rest, parser, takes_config=takes_config)
         if arguments.compiles:
             memory.keep_freed()
             from faceattr_jax.training import compilation_cache
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from faceattr_jax import config
 
             arguments.config = config.load(arguments.config, overrides)
+        elif takes_config:
+            arguments.overrides = overrides
         arguments.run(arguments)
     except UserError as error:
         print(f"faceattr: {error}", file=sys.stderr)
@@ -93,6 +96,13 @@ def _swap(a: argparse.Namespace) -> None:
     steps = {"linear": a.linear, "matrix": a.matrix}
     for path in swap_files(load(a.checkpoint), a.source, a.references, a.attributes, a.out, **steps):
         print(path)
+
+
+def _convert(a: argparse.Namespace) -> None:
+    from faceattr_jax.convert import convert
+
+    config = convert(a.files, a.to, a.overrides)
+    print(f"{a.to}: {config.method}, {config.image_size} px, cut with {config.crop}; {', '.join(config.attributes)}")
 
 
 def _check(a: argparse.Namespace) -> None:
@@ -205,6 +215,17 @@ def _parser() -> argparse.ArgumentParser:
         "--matrix", type=int, default=0, metavar="STEPS",
         help="STEPS x STEPS between two or three references, or of two attributes; writes NAME.matrix.png",
     )  # fmt: skip
+
+    convert = verb(
+        verbs, "convert", _convert, compiles=False,
+        text="Make a run of other people's weights: AttGAN-PyTorch's .pth, or ELEGANT's Enc, Dec, D1 and D2.",
+    )  # fmt: skip
+    convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="which program wrote it, it tells itself")
+    convert.add_argument(
+        "--to", required=True, type=Path, metavar="WORKDIR",
+        help="new folder of the run; --config.KEY=VALUE says what no file tells: attributes, crop, image_size",
+    )  # fmt: skip
+    convert.set_defaults(overrides={})
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True
