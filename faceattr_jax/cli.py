@@ -105,6 +105,13 @@ def _convert(a: argparse.Namespace) -> None:
     print(f"{a.to}: {config.method}, {config.image_size} px, cut with {config.crop}; {', '.join(config.attributes)}")
 
 
+def _export(a: argparse.Namespace) -> None:
+    from faceattr_jax.export import FORMATS
+
+    FORMATS[a.to](a.checkpoint, a.file)
+    print(a.file)
+
+
 def _check(a: argparse.Namespace) -> None:
     from faceattr_jax.data.check import check
 
@@ -218,7 +225,8 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = verb(
         verbs, "convert", _convert, compiles=False,
-        text="Make a run of other people's weights: AttGAN-PyTorch's .pth, or ELEGANT's Enc, Dec, D1 and D2.",
+        text="Make a run of weights from elsewhere: AttGAN-PyTorch's .pth, ELEGANT's Enc, Dec, D1 and D2, or what "
+        "export wrote.",
     )  # fmt: skip
     convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="which program wrote it, it tells itself")
     convert.add_argument(
@@ -226,6 +234,11 @@ def _parser() -> argparse.ArgumentParser:
         help="new folder of the run; --config.KEY=VALUE says what no file tells: attributes, crop, image_size",
     )  # fmt: skip
     convert.set_defaults(overrides={})
+
+    export = verb(verbs, "export", _export, "Write a trained model for other programs.", compiles=False)
+    export.add_argument("checkpoint", metavar="RUN", help="workdir of a run, or one checkpoint in it")
+    export.add_argument("file", type=Path, metavar="FILE", help="new file to write")
+    export.add_argument("--to", required=True, choices=("safetensors",), help="its format")
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

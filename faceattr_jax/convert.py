@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from faceattr_jax import config as configs
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
-from faceattr_jax.pretrained import attgan_pytorch, elegant_pytorch, state_dict, torch_file
+from faceattr_jax.pretrained import attgan_pytorch, elegant_pytorch, safetensors_file, state_dict, torch_file
 from faceattr_jax.training import loop
 from faceattr_jax.training.checkpoint import Checkpoints
 from faceattr_jax.training.state import start
@@ -24,13 +24,15 @@ FORMATS = (attgan_pytorch, elegant_pytorch)
 def convert(paths: Sequence[Path], workdir: Path, overrides: Mapping[str, str] | None = None) -> ConfigDict:
     """Make a run, of one checkpoint at step 0, of weights that another program trained; returns its config.
 
-    paths: AttGAN-PyTorch's ``.pth``, or ELEGANT's, one for each network. What the tensors' shapes tell is read off them
+    paths: AttGAN-PyTorch's ``.pth``, or ELEGANT's, one for each network, or one ``.safetensors`` that
+    `export.to_safetensors` wrote, which has the config, too. What the tensors' shapes tell is read off them
     (`pretrained.attgan_pytorch`, `pretrained.elegant_pytorch`); overrides, such as ``{"attributes": "Bangs,Smiling"}``,
-    say the rest. Raises `UserError`, and writes nothing, where the workdir is not new or empty or where a tensor is
+    say the rest. Raises `UserError`, and writes nothing, where the workdir is not new or empty, or where a tensor is
     missing, left over or of another shape; it is named.
     """
     check_new(workdir)
-    config, variables = _from_pytorch(paths, overrides or {})
+    ours = any(path.suffix == safetensors_file.SUFFIX for path in paths)
+    config, variables = (_from_safetensors if ours else _from_pytorch)(paths, overrides or {})
     write_run(workdir, config, variables)
     return config
 
@@ -53,6 +55,22 @@ def _from_pytorch(paths: Sequence[Path], overrides: Mapping[str, str]) -> tuple[
             f"({', '.join(config.attributes)}); name the file's, in its order: --config.attributes=A,B"
         )
     return config, state_dict.variables(_shapes(config), module.places(config), states)
+
+
+def _from_safetensors(paths: Sequence[Path], overrides: Mapping[str, str]) -> tuple[ConfigDict, Any]:
+    if len(paths) > 1:
+        raise UserError(f"'{paths[0]}' and '{paths[1]}': a model is one safetensors file; convert one at a time")
+    config, state = safetensors_file.read(paths[0])
+    for key, text in overrides.items():
+        configs.override(config, key, text)
+    try:
+        shapes = _shapes(config)
+    except UserError:
+        raise
+    except Exception as error:  # a config may be anything
+        raise UserError(f"'{paths[0]}' holds a config of no model that this version knows ({error})") from None
+    places = {name: state_dict.Place("model", name, state_dict.SAME) for name in safetensors_file.flatten(shapes)}
+    return config, state_dict.variables(shapes, places, {"model": state})
 
 
 def _shapes(config: ConfigDict) -> Any:

@@ -1,6 +1,7 @@
 """Other programs' weights, against PyTorch builds of the networks that have the published names."""
 
 import collections
+import sys
 
 import jax
 import numpy as np
@@ -10,12 +11,16 @@ import faceattr_jax as fj
 from faceattr_jax import cli
 from faceattr_jax import config as configs
 from faceattr_jax.convert import convert
+from faceattr_jax.editor import hash_variables
 from faceattr_jax.errors import UserError
+from faceattr_jax.export import to_safetensors
 from faceattr_jax.methods.base import build
-from faceattr_jax.pretrained import attgan_pytorch, elegant_pytorch
+from faceattr_jax.pretrained import attgan_pytorch, elegant_pytorch, safetensors_file
 from faceattr_jax.pretrained.state_dict import StateDict
 from faceattr_jax.training import loop
 from faceattr_jax.training.checkpoint import Checkpoints
+from faceattr_jax.training.state import start
+from tests import runs
 from tests.checks import one_device
 
 NAMES = {"attributes": "Bangs,Eyeglasses,Male"}
@@ -225,6 +230,83 @@ def test_the_command(tmp_path, torch, capsys, faces):
     assert "did you mean 'attributes'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["attgan", "judge"])
+def test_safetensors_bit_by_bit(name, trained, images, tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "models" / "model.safetensors"
+    assert cli.main(["export", str(trained / name), "--to", "safetensors", str(path)]) == 0
+    assert cli.main(["convert", str(path), "--to", str(tmp_path / "run")]) == 0
+    before, after = fj.load(trained / name), fj.load(tmp_path / "run")
+    assert configs.to_json(after.config) == configs.to_json(before.config)
+    assert hash_variables(after.variables) == hash_variables(before.variables)
+    jax.tree.map(np.testing.assert_array_equal, after.variables, before.variables)
+    np.testing.assert_array_equal(after.classify(images), before.classify(images))
+    assert safetensors.load_file(path).keys() == safetensors_file.flatten(before.variables).keys()
+    assert list(path.parent.iterdir()) == [path]
+    content = path.read_bytes()
+    capsys.readouterr()
+    assert cli.main(["export", str(trained / name), "--to", "safetensors", str(path)]) == 2
+    assert "model.safetensors: something is there already; give a new file" in capsys.readouterr().err
+    assert path.read_bytes() == content
+
+
+def test_safetensors_hold_the_average_that_inference_uses(trained, tmp_path, faces):
+    pytest.importorskip("safetensors")
+    config = runs.attgan(faces, ema=0.5)
+    state = start(build(config), fj.load(trained / "attgan").variables)
+    state = state.replace(ema=jax.tree.map(lambda a: a + 0.25, state.ema))
+    checkpoints = Checkpoints(tmp_path / "run", config, keep=1)
+    checkpoints.save(1, state)
+    checkpoints.wait()
+    checkpoints.close()
+    path = tmp_path / "model.safetensors"
+    to_safetensors(tmp_path / "run", path)
+    changed = convert([path], tmp_path / "again", {"data.path": "elsewhere"})
+    assert changed.data.path == "elsewhere"
+    jax.tree.map(np.testing.assert_array_equal, fj.load(tmp_path / "again").variables, dict(state.inference_variables))
+
+
+def test_safetensors_that_are_no_model(trained, tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "model.safetensors"
+    to_safetensors(trained / "judge", path)
+    config, state = safetensors_file.read(path)
+    tensors, content = dict(state.tensors), path.read_bytes()
+    text = configs.to_json(config)
+
+    def refused(message):
+        with pytest.raises(UserError, match=message):
+            convert([path], tmp_path / "run")
+        assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+    name, *_ = tensors
+    for changed, message in (
+        ({key: a for key, a in tensors.items() if key != name}, rf"should have a tensor '{name}' of \(.*and has none$"),
+        ({**tensors, name: np.zeros(77)}, rf"should have a tensor '{name}' of \(.*and has one of \(77,\)$"),
+        ({**tensors, "params/extra": np.zeros(2)}, "has a tensor 'params/extra' that the model has no place for$"),
+    ):
+        safetensors.save_file(changed, path, {safetensors_file.CONFIG: text})
+        refused(message)
+    for metadata, message in (
+        (None, "has no 'faceattr_jax.config' in its metadata"),
+        ({safetensors_file.CONFIG: "{"}, "holds no config of ours"),
+        ({safetensors_file.CONFIG: '{"method": "none"}'}, "holds a config of no model that this version knows"),
+    ):
+        safetensors.save_file(tensors, path, metadata)
+        refused(message)
+    for end in (0, 5, 100, len(content) - 1):
+        path.write_bytes(content[:end])
+        refused("model.safetensors' is damaged, or no safetensors file")
+    with pytest.raises(UserError, match="convert one at a time"):
+        convert([path, path], tmp_path / "run")
+    path.unlink()
+    with pytest.raises(UserError, match=r"model.safetensors' cannot be read"):
+        convert([path], tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(UserError, match=r"need the package safetensors; install it with: pip install .*\[export\]"):
+        to_safetensors(trained / "judge", path)
+
+
 def test_the_published_sizes(tmp_path, torch):
     """At full width, by shapes alone: the programs' default files mean the very configs that read them."""
     from tests.oracles import published_torch as published
@@ -254,10 +336,10 @@ def test_the_published_sizes(tmp_path, torch):
         method = build(config)
         shapes = jax.eval_shape(lambda m=method: m.init(jax.random.key(0)))
         found = module.places(config)
-        paths = {"/".join(key.key for key in keys[1:]) for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)}
+        paths = {"/".join(key.key for key in keys) for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)}
         assert found.keys() == paths
         theirs = {(n, k) for n, s in states.items() for k in s.tensors if not k.endswith("num_batches_tracked")}
         assert {(place.network, place.name) for place in found.values()} == theirs
         for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-            place = found["/".join(key.key for key in keys[1:])]
+            place = found["/".join(key.key for key in keys)]
             assert states[place.network].tensors[place.name].shape == place.layout.shape(leaf.shape)

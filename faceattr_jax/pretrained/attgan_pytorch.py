@@ -74,7 +74,8 @@ def places(config: ConfigDict) -> dict[str, Place]:
     found: dict[str, Place] = {}
 
     def add(network: str, ours: str, theirs: str, layout: Layout) -> None:
-        found[ours] = Place(network, theirs, layout)
+        collection = "batch_stats" if ours.endswith(("/mean", "/var")) else "params"
+        found[f"{collection}/{ours}"] = Place(network, theirs, layout)
 
     def block(network: str, ours: str, theirs: str, number: int, layout: Layout, norms: Sequence[str]) -> None:
         kernel = "deconv" if layout is TRANSPOSED else "conv"

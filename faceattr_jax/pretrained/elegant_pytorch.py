@@ -82,18 +82,18 @@ def places(config: ConfigDict) -> dict[str, Place]:
         for i in range(levels):
             last = network == "decoder" and i == levels - 1
             name = "rgb" if last else f"{layer}{i}"
-            found[f"{network}/{name}/kernel"] = Place(network, f"main.{i}.0.weight", layout)
-            found[f"{network}/{name}/bias"] = Place(network, f"main.{i}.0.bias", SAME)
+            found[f"params/{network}/{name}/kernel"] = Place(network, f"main.{i}.0.weight", layout)
+            found[f"params/{network}/{name}/bias"] = Place(network, f"main.{i}.0.bias", SAME)
             if not last:
-                found[f"{network}/norm{i}/scale"] = Place(network, f"main.{i}.1.alpha", SCALAR)
-                found[f"{network}/norm{i}/shift"] = Place(network, f"main.{i}.1.beta", SCALAR)
+                found[f"params/{network}/norm{i}/scale"] = Place(network, f"main.{i}.1.alpha", SCALAR)
+                found[f"params/{network}/norm{i}/shift"] = Place(network, f"main.{i}.1.beta", SCALAR)
     for network in ("discriminator1", "discriminator2") if model.discriminator else ():
         for i in range(len(model.discriminator)):
-            found[f"{network}/conv{i}/kernel"] = Place(network, f"conv.{3 * i}.weight", CONV)
-            found[f"{network}/conv{i}/bias"] = Place(network, f"conv.{3 * i}.bias", SAME)
-            found[f"{network}/norm{i}/scale"] = Place(network, f"conv.{3 * i + 1}.alpha", SCALAR)
-            found[f"{network}/norm{i}/shift"] = Place(network, f"conv.{3 * i + 1}.beta", SCALAR)
+            found[f"params/{network}/conv{i}/kernel"] = Place(network, f"conv.{3 * i}.weight", CONV)
+            found[f"params/{network}/conv{i}/bias"] = Place(network, f"conv.{3 * i}.bias", SAME)
+            found[f"params/{network}/norm{i}/scale"] = Place(network, f"conv.{3 * i + 1}.alpha", SCALAR)
+            found[f"params/{network}/norm{i}/shift"] = Place(network, f"conv.{3 * i + 1}.beta", SCALAR)
         reading = flattened(model.discriminator[-1] * model.width)
-        found[f"{network}/fc/kernel"] = Place(network, LINEAR, reading)
-        found[f"{network}/fc/bias"] = Place(network, "linear.0.bias", SAME)
+        found[f"params/{network}/fc/kernel"] = Place(network, LINEAR, reading)
+        found[f"params/{network}/fc/bias"] = Place(network, "linear.0.bias", SAME)
     return found

@@ -94,13 +94,13 @@ def side(state: StateDict, name: str, channels: int) -> int:
 def variables(shapes: Any, places: Mapping[str, Place], states: Mapping[str, StateDict]) -> Any:
     """Variables {collection: {network: tree}} shaped as `shapes`.
 
-    places: of each leaf, by its path without the collection, joined by slashes. Raises UserError, which names the
+    places: of each leaf, by its path joined by slashes. Raises UserError, which names the
     tensor, where one is missing, has another shape, or is left over.
     """
     left = {network: set(state.tensors) for network, state in states.items()}
 
     def leaf(keys: Any, wanted: Any) -> np.ndarray:
-        place = places["/".join(key.key for key in keys[1:])]
+        place = places["/".join(key.key for key in keys)]
         state, shape = states[place.network], place.layout.shape(wanted.shape)
         found = state.tensors.get(place.name)
         if found is None or found.shape != shape:
