@@ -188,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verb(verbs, name, run, text)
         sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
         sub.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
-        sub.add_argument("--source", default="", help="attributes that the faces have, where the model misreads them")
+        sub.add_argument(
+            "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
+        )
         sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
         if name == "edit":
             sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")

@@ -6,11 +6,13 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import faceattr_jax as fj
 from faceattr_jax import cli
 from faceattr_jax import config as configs
 from faceattr_jax.convert import convert
+from faceattr_jax.data.images import to_uint8
 from faceattr_jax.editor import hash_variables
 from faceattr_jax.errors import UserError
 from faceattr_jax.export import to_safetensors
@@ -25,6 +27,12 @@ from tests.checks import one_device
 
 NAMES = {"attributes": "Bangs,Eyeglasses,Male"}
 SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch):
+    """The suite's compilation cache is on already; a command would move it to the home folder."""
+    monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
 
 
 @pytest.fixture
@@ -75,10 +83,11 @@ def test_attgan_pytorch(shape, images, tmp_path, torch):
     np.testing.assert_allclose(editor.reconstruct(images), reconstructed, atol=1e-4)
 
 
-def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, faces):
+def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, faces, trained, capsys):
     """What AttGAN-PyTorch's training script saves."""
     networks, _ = attgan(torch, tmp_path / "weights.pth", heads=False)
-    config = convert([tmp_path / "weights.pth"], tmp_path / "run", {**NAMES, "image_size": str(SIZE), "crop": "none"})
+    told = {"image_size": str(SIZE), "crop": "none", "data.path": str(faces)}
+    config = convert([tmp_path / "weights.pth"], tmp_path / "run", {**NAMES, **told})
     editor = fj.load(tmp_path / "run")
     found = editor.edit(images, {"Male": 1}, source=np.zeros((2, 3)))
     with torch.no_grad():
@@ -88,9 +97,19 @@ def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, fac
         editor.edit(images, {"Male": 1})
     with pytest.raises(UserError, match="attgan model cannot classify; it can edit, reconstruct"):
         editor.classify(images)
-    config.data.path = str(faces)
     with pytest.raises(UserError, match="has no discriminator"):
         loop.train(config, tmp_path / "run")
+
+    flags = [str(faces / "000.png"), f"--checkpoint={tmp_path / 'run'}", "--set=Male=1", f"--out={tmp_path}"]
+    assert cli.main(["edit", *flags, "--source=Bangs=0,Eyeglasses=1,Male=0"]) == 0
+    with Image.open(tmp_path / "000.edited.png") as picture, Image.open(faces / "000.png") as face:
+        edited = editor.edit(np.asarray(face), {"Male": 1}, source=[0, 1, 0])
+        np.testing.assert_array_equal(np.asarray(picture), to_uint8(edited))
+    assert cli.main(["edit", str(faces / "001.png"), *flags[1:], "--source=Male=0"]) == 2
+    assert "so give all of them; Bangs, Eyeglasses are missing" in capsys.readouterr().err
+    judged = ["evaluate", f"--workdir={tmp_path / 'run'}", f"--judge={trained / 'judge'}", "--images=4"]
+    assert cli.main(judged) == 0
+    assert "attribute_accuracy " in capsys.readouterr().out
 
 
 def test_a_converted_run_is_where_training_starts(tmp_path, torch):

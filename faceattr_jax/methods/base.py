@@ -222,7 +222,9 @@ class FromConfig:
         if labels is not None:
             return labels
         if not hasattr(self, "classify") or "classify" not in self.capabilities:
-            raise UserError(f"this {self.config.method} model cannot read attributes off a face: give them")
+            raise UserError(
+                f"this {self.config.method} model cannot read attributes off a face: give those it has (--source)"
+            )
         return (self.classify(variables, images) > 0.5).astype(images.dtype)
 
 
