@@ -87,14 +87,17 @@ def check_new(workdir: Path) -> None:
 def write_run(workdir: Path, config: ConfigDict, variables: Any) -> None:
     """A run with these variables at step 0; the folder appears when it is complete."""
     check_new(workdir)
-    workdir.parent.mkdir(parents=True, exist_ok=True)
     part = workdir.with_name(f".{workdir.name}.{os.getpid()}.part")
     try:
         loop.claim(part, config, {})
         checkpoints = Checkpoints(part, config, keep=config.train.keep)
-        checkpoints.save(0, start(build(config), jax.tree.map(jnp.asarray, variables)))
-        checkpoints.wait()
-        checkpoints.close()
+        try:
+            checkpoints.save(0, start(build(config), jax.tree.map(jnp.asarray, variables)))
+            checkpoints.wait()
+        finally:
+            checkpoints.close()  # when nothing is being written any more
         part.replace(workdir)
+    except OSError as error:
+        raise UserError(f"{workdir}: this folder cannot be written ({error.strerror}); give another one.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

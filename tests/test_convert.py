@@ -158,7 +158,28 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, torch):
     torch.save({"G": held["G"], "args": torch.nn.Linear(1, 1)}, path)
     with pytest.raises(UserError, match=r"asks for torch.nn.modules.linear.Linear, which no file of weights needs"):
         convert([path], run, NAMES)
+    refused(
+        "G", {"enc_layers.0.layers.0.weight": torch.zeros(0, 3, 4, 4)}, r"of 4 axes, and has one of \(0, 3, 4, 4\)$"
+    )
+    torch.save(held, path)
+    with pytest.raises(UserError, match=r"weights.pth/run: this folder cannot be written \(Not a directory\)"):
+        convert([path], path / "run", NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_nothing_is_left_half_written(tmp_path, torch, monkeypatch):
+    def full(checkpoints):
+        raise UserError("the disk is full")
+
+    path = tmp_path / "weights.pth"
+    attgan(torch, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "wait", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            convert([path], tmp_path / "runs" / "run", NAMES)
+    assert list((tmp_path / "runs").iterdir()) == []
+    convert([path], tmp_path / "runs" / "run", NAMES)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["run"]
 
 
 def elegant(torch, folder, *, heads=True):

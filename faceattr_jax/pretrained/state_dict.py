@@ -20,9 +20,9 @@ class StateDict(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
     def shape(self, name: str, rank: int) -> Shape:
-        """The shape of a tensor of so many axes; UserError where there is none."""
+        """The shape of a tensor of so many axes, none of length 0; UserError where there is none."""
         found = self.tensors.get(name)
-        if found is None or found.ndim != rank:
+        if found is None or found.ndim != rank or found.size == 0:
             instead = "none" if found is None else f"one of {found.shape}"
             raise UserError(f"'{self.path}' should have a tensor '{name}' of {rank} axes, and has {instead}")
         return found.shape

@@ -1,6 +1,6 @@
 """The networks of two published PyTorch programs, whose state dicts have their names: AttGAN-PyTorch and ELEGANT.
 
-Written from the layer tables and the names of the tensors; PyTorch's own layers do everything. Narrow by default.
+Written from the layer tables and the names of the tensors; PyTorch's own layers do everything.
 
 Imports PyTorch: import this module inside a test that has the `torch` fixture.
 """
