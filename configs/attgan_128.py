@@ -3,8 +3,9 @@
     faceattr train --config=attgan_128 --workdir=runs/attgan_128 --config.data.path=CELEBA
 
 Variants: ``:released`` follows the authors' 2018 code (the one that STGAN's tables compare with), ``:released_v2``
-their 2020 rewrite. The text gives neither batch size, length, critic updates nor penalty weight: those are the 2018
-code's. Cost at paper size: 189,400 iterations of six updates of 32 images, 36 million images through the networks.
+their 2020 rewrite, ``:pytorch`` the port AttGAN-PyTorch, whose weights `faceattr convert` reads. The text gives neither
+batch size, length, critic updates nor penalty weight: those are the 2018 code's. Cost at paper size: 189,400 iterations
+of six updates of 32 images, 36 million images through the networks.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,8 @@ VARIANTS = ("released", "released_v2")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = common(variant)
+    check_variant(variant, (*VARIANTS, "pytorch"))
+    config = common("released" if variant == "pytorch" else variant)
     config.image_size = 128
     config.crop = "attgan170"
     # Table 1: (multiple of `width`, kernel, stride) for each layer.
@@ -25,6 +27,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.decoder = ((16, 4, 2), (8, 4, 2), (4, 4, 2), (2, 4, 2))
     config.model.rgb = (4, 2)
     config.model.discriminator = ((1, 4, 2), (2, 4, 2), (4, 4, 2), (8, 4, 2), (16, 4, 2))
+    if variant == "pytorch":
+        config.crop = "attgan170c"
+        config.model.injections = 0  # its command line's default
+        # PyTorch's own defaults, and ReLU in the heads.
+        config.model.leak = 0.01
+        config.model.fc_leak = 0.0
+        config.model.epsilon = 1e-5  # of all norms
+        config.model.batch_norm_momentum = 0.9  # PyTorch's 0.1
     return config
 
 

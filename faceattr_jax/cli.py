@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         arguments, rest = parser.parse_known_args(argv)
-        overrides = _overrides(rest, parser, takes_config=hasattr(arguments, "config"))
+        takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
+        overrides = _overrides(rest, parser, takes_config=takes_config)
         if arguments.compiles:
             memory.keep_freed()
             from faceattr_jax.training import compilation_cache
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from faceattr_jax import config
 
             arguments.config = config.load(arguments.config, overrides)
+        elif takes_config:
+            arguments.overrides = overrides
         arguments.run(arguments)
     except UserError as error:
         print(f"faceattr: {error}", file=sys.stderr)
@@ -93,6 +96,20 @@ def _swap(a: argparse.Namespace) -> None:
     steps = {"linear": a.linear, "matrix": a.matrix}
     for path in swap_files(load(a.checkpoint), a.source, a.references, a.attributes, a.out, **steps):
         print(path)
+
+
+def _convert(a: argparse.Namespace) -> None:
+    from faceattr_jax.convert import convert
+
+    config = convert(a.files, a.to, a.overrides)
+    print(f"{a.to}: {config.method}, {config.image_size} px, cut with {config.crop}; {', '.join(config.attributes)}")
+
+
+def _export(a: argparse.Namespace) -> None:
+    from faceattr_jax.export import FORMATS
+
+    FORMATS[a.to](a.checkpoint, a.file)
+    print(a.file)
 
 
 def _check(a: argparse.Namespace) -> None:
@@ -185,7 +202,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verb(verbs, name, run, text)
         sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
         sub.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
-        sub.add_argument("--source", default="", help="attributes that the faces have, where the model misreads them")
+        sub.add_argument(
+            "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
+        )
         sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
         if name == "edit":
             sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")
@@ -219,6 +238,23 @@ def _parser() -> argparse.ArgumentParser:
         "--matrix", type=int, default=0, metavar="STEPS",
         help="STEPS x STEPS between two or three references, or of two attributes; writes NAME.matrix.png",
     )  # fmt: skip
+
+    convert = verb(
+        verbs, "convert", _convert, compiles=False,
+        text="Make a run of weights from elsewhere: AttGAN-PyTorch's .pth, ELEGANT's Enc, Dec, D1 and D2, or what "
+        "export wrote.",
+    )  # fmt: skip
+    convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="which program wrote it, it tells itself")
+    convert.add_argument(
+        "--to", required=True, type=Path, metavar="WORKDIR",
+        help="new folder of the run; --config.KEY=VALUE says what no file tells: attributes, crop, image_size",
+    )  # fmt: skip
+    convert.set_defaults(overrides={})
+
+    export = verb(verbs, "export", _export, "Write a trained model for other programs.", compiles=False)
+    export.add_argument("checkpoint", metavar="RUN", help="workdir of a run, or one checkpoint in it")
+    export.add_argument("file", type=Path, metavar="FILE", help="new file to write")
+    export.add_argument("--to", required=True, choices=("safetensors",), help="its format")
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

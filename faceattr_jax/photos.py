@@ -25,7 +25,8 @@ def edit_files(
 ) -> list[Path]:
     """Edit each picture and write ``out/NAME.edited.png`` at the model's size; returns what was written.
 
-    edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where the model misreads them.
+    edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where the model misreads them; all
+    of them, where it cannot read any.
     All pictures are read before any is written. Raises `UserError` for a bad picture or attribute, and rather than
     overwrite a file.
     """
@@ -196,8 +197,17 @@ def _cropped(editor: Editor, path: Path) -> np.ndarray:
 def _source(editor: Editor, images: np.ndarray, source: str) -> np.ndarray | None:
     if not source:
         return None
-    read = np.array(editor.classify(images) > 0.5, np.float32)
-    for name, value in parse(source, editor.attributes).items():
+    given = parse(source, editor.attributes)
+    if "classify" in editor.method.capabilities:
+        read = np.array(editor.classify(images) > 0.5, np.float32)
+    elif missing := [name for name in editor.attributes if name not in given]:
+        raise UserError(
+            f"--source={source}: this {editor.config.method} model cannot read attributes off a face, so give all of "
+            f"them; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+        )
+    else:
+        read = np.zeros((len(images), len(given)), np.float32)
+    for name, value in given.items():
         read[:, editor.attributes.index(name)] = value
     return read
 

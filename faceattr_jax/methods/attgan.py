@@ -29,6 +29,7 @@ from faceattr_jax.methods.base import (
     Stage,
     Variables,
     adam,
+    check_trainable,
     edited_signs,
     learning_rate,
     variables_of,
@@ -48,14 +49,16 @@ class Encoder(nn.Module):
     layers: Sequence[Layer]
     norm: str
     momentum: float
+    leak: float = LEAK
+    epsilon: float | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> list[jax.Array]:
         features = [images]
         for i, (width, kernel, stride) in enumerate(self.layers):
             x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(features[-1])
-            x = norm(x, self.norm, self.momentum, train, name=f"norm{i}")
-            features.append(nn.leaky_relu(x, LEAK))
+            x = norm(x, self.norm, self.momentum, train, epsilon=self.epsilon, name=f"norm{i}")
+            features.append(nn.leaky_relu(x, self.leak))
         return features[1:]
 
 
@@ -72,13 +75,14 @@ class Decoder(nn.Module):
     momentum: float
     skips: int = 0
     injections: int = 0
+    epsilon: float | None = None
 
     @nn.compact
     def __call__(self, features: Sequence[jax.Array], code: jax.Array, train: bool = False) -> jax.Array:
         x = tile(features[-1], code)
         for i, (width, kernel, stride) in enumerate(self.layers):
             x = ConvTranspose(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"deconv{i}")(x)
-            x = nn.relu(norm(x, self.norm, self.momentum, train, name=f"norm{i}"))
+            x = nn.relu(norm(x, self.norm, self.momentum, train, epsilon=self.epsilon, name=f"norm{i}"))
             if i < self.skips:
                 x = jnp.concatenate([x, features[-2 - i]], axis=-1)
             if i < self.injections:
@@ -98,17 +102,20 @@ class Discriminator(nn.Module):
     attributes: int
     norm: str
     fc_norm: bool
+    leak: float = LEAK
+    fc_leak: float = LEAK
+    epsilon: float | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = Convolutions(self.layers, self.norm, name="shared")(images)
+        x = Convolutions(self.layers, self.norm, self.leak, self.epsilon, name="shared")(images)
         x = x.reshape(x.shape[0], -1)
 
         def head(name: str, outputs: int) -> jax.Array:
             h = nn.Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
             if self.fc_norm:
-                h = sample_norm(h, "layer", name=f"{name}_norm")
-            return nn.Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, LEAK))
+                h = sample_norm(h, "layer", epsilon=self.epsilon, name=f"{name}_norm")
+            return nn.Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, self.fc_leak))
 
         return head("critic", 1)[:, 0], head("classifier", self.attributes)
 
@@ -128,6 +135,7 @@ class AttGAN(FromConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
+        check_trainable(self.config)
         moving = ("batch_stats/encoder", "batch_stats/decoder")
         critic = Phase(
             "critic",
@@ -149,13 +157,11 @@ class AttGAN(FromConfig):
         features = jax.eval_shape(lambda v: self.networks["encoder"].apply(v, images), encoder)
         features = jax.tree.map(lambda f: jnp.zeros(f.shape, f.dtype), features)
         decoder = self.networks["decoder"].init(keys[1], features, code)
-        discriminator = self.networks["discriminator"].init(keys[2], images)
+        params = {"encoder": encoder["params"], "decoder": decoder["params"]}
+        if "discriminator" in self.networks:
+            params["discriminator"] = self.networks["discriminator"].init(keys[2], images)["params"]
         return {
-            "params": {
-                "encoder": encoder["params"],
-                "decoder": decoder["params"],
-                "discriminator": discriminator["params"],
-            },
+            "params": params,
             "batch_stats": {"encoder": encoder.get("batch_stats", {}), "decoder": decoder.get("batch_stats", {})},
         }
 
@@ -302,6 +308,12 @@ class AttGAN(FromConfig):
         return images, new.get("batch_stats", {})
 
 
+class Generator(AttGAN):
+    """AttGAN without D and C, as some files have it: it cannot train, nor read attributes off a face."""
+
+    capabilities = AttGAN.capabilities - {"classify"}
+
+
 def shuffled_targets(key: jax.Array, labels: jax.Array, names: Sequence[str]) -> jax.Array:
     """b as the batch's own label vectors, permuted: the released code's reading of p_attr."""
     return jax.random.permutation(key, labels, axis=0)
@@ -331,8 +343,16 @@ def build(config: ml_collections.ConfigDict) -> AttGAN:
     def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         return tuple((multiple * model.width, kernel, stride) for multiple, kernel, stride in layers)
 
+    # Keys that only a variant for others' weights has.
+    leak, fc_leak, epsilon = model.get("leak", LEAK), model.get("fc_leak", LEAK), model.get("epsilon")
     networks = {
-        "encoder": Encoder(scaled(model.encoder), norm=model.generator_norm, momentum=model.batch_norm_momentum),
+        "encoder": Encoder(
+            scaled(model.encoder),
+            norm=model.generator_norm,
+            momentum=model.batch_norm_momentum,
+            leak=leak,
+            epsilon=epsilon,
+        ),
         "decoder": Decoder(
             scaled(model.decoder),
             rgb=tuple(model.rgb),
@@ -340,6 +360,7 @@ def build(config: ml_collections.ConfigDict) -> AttGAN:
             momentum=model.batch_norm_momentum,
             skips=model.skips,
             injections=model.injections,
+            epsilon=epsilon,
         ),
         "discriminator": Discriminator(
             scaled(model.discriminator),
@@ -347,10 +368,16 @@ def build(config: ml_collections.ConfigDict) -> AttGAN:
             attributes=len(config.attributes),
             norm=model.norm,
             fc_norm=model.fc_norm,
+            leak=leak,
+            fc_leak=fc_leak,
+            epsilon=epsilon,
         ),
     }
     optimizers = {
         "critic": Optimizer(("discriminator",), adam(config), learning_rate(config)),
         "generator": Optimizer(("encoder", "decoder"), adam(config), learning_rate(config)),
     }
+    if not model.discriminator:
+        del networks["discriminator"], optimizers["critic"]
+        return Generator(config, networks, optimizers)
     return AttGAN(config, networks, optimizers)

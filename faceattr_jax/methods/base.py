@@ -12,7 +12,7 @@ Images are NHWC float32 in [-1, 1]; labels and requests are 0/1.
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +207,7 @@ class FromConfig:
     config: ml_collections.ConfigDict
     networks: dict[str, Any]  # flax modules, whose `apply` is typed too widely to be of use
     optimizers: dict[str, Optimizer]
+    capabilities: ClassVar[frozenset[str]]
 
     @property
     def frozen(self) -> Mapping[str, Frozen]:
@@ -235,9 +236,20 @@ class FromConfig:
         """
         if labels is not None:
             return labels
-        if not hasattr(self, "classify"):
-            raise UserError(f"an {self.config.method} model cannot read attributes off a face: give them")
+        if not hasattr(self, "classify") or "classify" not in self.capabilities:
+            raise UserError(
+                f"this {self.config.method} model cannot read attributes off a face: give those it has (--source)"
+            )
         return (self.classify(variables, images) > 0.5).astype(images.dtype)
+
+
+def check_trainable(config: ml_collections.ConfigDict) -> None:
+    """Raise UserError where `config.model.discriminator` is empty, as of a model from files that hold none."""
+    if not config.model.discriminator:
+        raise UserError(
+            f"this {config.method} model has no discriminator (model.discriminator is empty), so it cannot be trained: "
+            "convert it again with the discriminator's weights."
+        )
 
 
 def variables_of(variables: Variables, network: str) -> dict[str, Any]:

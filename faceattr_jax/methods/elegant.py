@@ -34,6 +34,7 @@ from faceattr_jax.methods.base import (
     Stage,
     Variables,
     adam,
+    check_trainable,
     learning_rate,
     variables_of,
 )
@@ -175,6 +176,7 @@ class ELEGANT(FromConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
+        check_trainable(self.config)
         # Both phases see one batch: the generator's update meets the fakes that the discriminators were shown.
         phases = (
             Phase("discriminators", ("discriminators",), self.discriminators_objective),
@@ -193,9 +195,10 @@ class ELEGANT(FromConfig):
         found = {
             "encoder": encoder,
             "decoder": self.networks["decoder"].init(keys[1], features[-1], features),
-            "discriminator1": self.networks["discriminator1"].init(keys[2], images, labels),
-            "discriminator2": self.networks["discriminator2"].init(keys[3], images, labels),
         }
+        for name, own in zip(SCALES, keys[2:], strict=True):
+            if name in self.networks:  # files of others may lack them
+                found[name] = self.networks[name].init(own, images, labels)
         return {"params": {network: variables["params"] for network, variables in found.items()}}
 
     # Inference.
@@ -393,4 +396,6 @@ def build(config: ml_collections.ConfigDict) -> ELEGANT:
         "discriminators": Optimizer(SCALES, adam(config), learning_rate(config)),
         "generator": Optimizer(("encoder", "decoder"), adam(config), learning_rate(config)),
     }
+    if not model.discriminator:
+        del networks["discriminator1"], networks["discriminator2"], optimizers["discriminators"]
     return ELEGANT(config, networks, optimizers, parts(encoder[-1], len(config.attributes)))

@@ -13,18 +13,18 @@ LEAK = 0.2  # tf.nn.leaky_relu's slope, which the papers' code uses
 xavier = nn.initializers.xavier_uniform()
 
 
-def batch_norm(momentum: float, train: bool, *, name: str) -> nn.BatchNorm:
-    """Batch norm with TF slim's epsilon. Under a sharded batch the statistics are those of the global batch."""
-    return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=1e-3, name=name)
+def batch_norm(momentum: float, train: bool, *, epsilon: float | None = None, name: str) -> nn.BatchNorm:
+    """Batch norm, by default with TF slim's epsilon. Over a sharded batch the statistics are the global batch's."""
+    return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=epsilon or 1e-3, name=name)
 
 
-def sample_norm(x: jax.Array, kind: str, *, name: str) -> jax.Array:
+def sample_norm(x: jax.Array, kind: str, *, epsilon: float | None = None, name: str) -> jax.Array:
     """Normalise each sample of x (B, ..., C) inside a compact module, with a scale and a shift per channel.
 
     kind: ``"layer"`` over all axes but the first, ``"instance"`` over all but the first and the last.
     """
     axes = {"layer": tuple(range(1, x.ndim)), "instance": tuple(range(1, x.ndim - 1))}[kind]
-    return nn.LayerNorm(reduction_axes=axes, feature_axes=-1, name=name)(x)
+    return nn.LayerNorm(epsilon=epsilon or 1e-6, reduction_axes=axes, feature_axes=-1, name=name)(x)
 
 
 def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
@@ -32,9 +32,13 @@ def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.A
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
 
 
-def norm(x: jax.Array, kind: str, momentum: float, train: bool, *, name: str) -> jax.Array:
+def norm(
+    x: jax.Array, kind: str, momentum: float, train: bool, *, epsilon: float | None = None, name: str
+) -> jax.Array:
     """``"batch"``: `batch_norm`; else `sample_norm` of that kind, which has no statistics to move."""
-    return batch_norm(momentum, train, name=name)(x) if kind == "batch" else sample_norm(x, kind, name=name)
+    if kind == "batch":
+        return batch_norm(momentum, train, epsilon=epsilon, name=name)(x)
+    return sample_norm(x, kind, epsilon=epsilon, name=name)
 
 
 def tile(x: jax.Array, code: jax.Array) -> jax.Array:
@@ -46,18 +50,20 @@ def tile(x: jax.Array, code: jax.Array) -> jax.Array:
 class Convolutions(nn.Module):
     """Convolution, norm per sample, leaky ReLU for each (features, kernel, stride) of `layers`.
 
-    norm: see `sample_norm`.
+    norm, epsilon: see `sample_norm`.
     """
 
     layers: Sequence[tuple[int, int, int]]
     norm: str
+    leak: float = LEAK
+    epsilon: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, (width, kernel, stride) in enumerate(self.layers):
             x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(x)
-            x = sample_norm(x, self.norm, name=f"norm{i}")
-            x = nn.leaky_relu(x, LEAK)
+            x = sample_norm(x, self.norm, epsilon=self.epsilon, name=f"norm{i}")
+            x = nn.leaky_relu(x, self.leak)
         return x
 
 

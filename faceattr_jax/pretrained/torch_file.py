@@ -101,6 +101,7 @@ class _Unpickler(pickle.Unpickler):
         # Made anew for each file: what a pickle does to them is lost with it.
         self.globals: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor"): _Tensor,  # PyTorch < 0.4
             ("torch._utils", "_rebuild_tensor_v2"): lambda *values: _Tensor(*values[:4]),
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             **{("torch", name): dtype for name, dtype in DTYPES.items()},

@@ -35,7 +35,11 @@ def trained_params(method: Method, name: str, variables: dict[str, dict[str, Any
 
 def init_state(method: Method, seed: int) -> TrainState:
     """A fresh state, a pure function of the seed; call it under `jit` with the wanted shardings."""
-    variables = method.init(jax.random.key(seed))
+    return start(method, method.init(jax.random.key(seed)))
+
+
+def start(method: Method, variables: dict[str, dict[str, Any]]) -> TrainState:
+    """The state at step 0 with these variables, from wherever they are."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,

@@ -1,0 +1,99 @@
+"""ELEGANT's own code (github.com/Prinsphield/ELEGANT): its ``.pth`` files in our names.
+
+A model is a file for each network: ``Enc_iter_N.pth`` and ``Dec_iter_N.pth``, and of the discriminators
+``D1_iter_N.pth`` and ``D2_iter_N.pth``, which nothing but training needs. The networks are known by their tensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from faceattr_jax.errors import UserError
+from faceattr_jax.pretrained.state_dict import (
+    CONV,
+    SAME,
+    SCALAR,
+    TRANSPOSED,
+    Place,
+    StateDict,
+    flattened,
+    multiples,
+    side,
+    tensors,
+)
+
+CONFIG = "elegant_256:released"
+LAYER, SHARED, LINEAR = "main.{}.0.weight", "conv.{}.weight", "linear.0.weight"
+FILES = {"encoder": "Enc", "decoder": "Dec", "discriminator1": "D1", "discriminator2": "D2"}
+
+
+def states(held: Sequence[tuple[Path, Mapping[Any, Any]]]) -> dict[str, StateDict] | None:
+    """The networks in the files, None where one of them is not one of these."""
+    found: dict[str, StateDict] = {}
+    discriminators = []
+    for path, content in held:
+        state = StateDict(path, tensors(content))
+        first = state.tensors.get(LAYER.format(0))
+        if SHARED.format(0) in state.tensors or LINEAR in state.tensors:
+            discriminators.append(state)
+        elif first is not None and first.ndim == 4:
+            name = "encoder" if first.shape[1] == 3 else "decoder"
+            if name in found:
+                raise UserError(
+                    f"'{found[name].path}' and '{path}' both are ELEGANT's {name}; give one of each network"
+                )
+            found[name] = state
+        else:
+            return None
+    # The first sees the larger pictures.
+    discriminators.sort(key=lambda state: state.shape(LINEAR, 2)[1], reverse=True)
+    if len(discriminators) not in (0, 2) or found.keys() != {"encoder", "decoder"}:
+        names = ", ".join(f"'{path}'" for path, _ in held)
+        raise UserError(
+            f"an ELEGANT model is Enc_iter_N.pth and Dec_iter_N.pth, and both of D1_iter_N.pth and D2_iter_N.pth or "
+            f"neither; {names} is not that"
+        )
+    return found | dict(zip(("discriminator1", "discriminator2"), discriminators, strict=False))
+
+
+def settle(config: ConfigDict, states: Mapping[str, StateDict]) -> int | None:
+    """Set the keys that the shapes decide; returns the number of attributes, None where no file tells it."""
+    model, encoder = config.model, states["encoder"]
+    widths = [width for width, *_ in encoder.shapes(LAYER)]
+    shared, attributes = [], None
+    first = states.get("discriminator1")
+    if first:
+        # A convolution, its norm and an activation that has no tensors are three entries.
+        shared = [width for width, *_ in first.shapes(SHARED, step=3)]
+        attributes = first.shape(SHARED.format(0), 4)[1] - 3
+        config.image_size = side(first, LINEAR, shared[-1]) * 2 ** len(shared)
+    model.width, (model.encoder, model.discriminator) = multiples(widths, shared)
+    return attributes
+
+
+def places(config: ConfigDict) -> dict[str, Place]:
+    """Our tensors in the files."""
+    model = config.model
+    found: dict[str, Place] = {}
+    levels = len(model.encoder)
+    for network, layer, layout in (("encoder", "conv", CONV), ("decoder", "deconv", TRANSPOSED)):
+        for i in range(levels):
+            last = network == "decoder" and i == levels - 1
+            name = "rgb" if last else f"{layer}{i}"
+            found[f"params/{network}/{name}/kernel"] = Place(network, f"main.{i}.0.weight", layout)
+            found[f"params/{network}/{name}/bias"] = Place(network, f"main.{i}.0.bias", SAME)
+            if not last:
+                found[f"params/{network}/norm{i}/scale"] = Place(network, f"main.{i}.1.alpha", SCALAR)
+                found[f"params/{network}/norm{i}/shift"] = Place(network, f"main.{i}.1.beta", SCALAR)
+    for network in ("discriminator1", "discriminator2") if model.discriminator else ():
+        for i in range(len(model.discriminator)):
+            found[f"params/{network}/conv{i}/kernel"] = Place(network, f"conv.{3 * i}.weight", CONV)
+            found[f"params/{network}/conv{i}/bias"] = Place(network, f"conv.{3 * i}.bias", SAME)
+            found[f"params/{network}/norm{i}/scale"] = Place(network, f"conv.{3 * i + 1}.alpha", SCALAR)
+            found[f"params/{network}/norm{i}/shift"] = Place(network, f"conv.{3 * i + 1}.beta", SCALAR)
+        reading = flattened(model.discriminator[-1] * model.width)
+        found[f"params/{network}/fc/kernel"] = Place(network, LINEAR, reading)
+        found[f"params/{network}/fc/bias"] = Place(network, "linear.0.bias", SAME)
+    return found

@@ -1,0 +1,65 @@
+"""Our models as safetensors files: the variables by path, ``params/encoder/conv0/kernel``, and the config as JSON.
+
+The file holds all there is to a model, runs nothing when it is read, and other programs read it, too. The `safetensors`
+package comes with the extra ``export``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax
+import numpy as np
+from ml_collections import ConfigDict
+
+from faceattr_jax import config as configs
+from faceattr_jax import files
+from faceattr_jax.errors import UserError
+from faceattr_jax.pretrained.state_dict import StateDict
+
+SUFFIX = ".safetensors"
+CONFIG = "faceattr_jax.config"
+"""The key of the config in the file's metadata."""
+
+
+def write(path: Path, config: ConfigDict, variables: Mapping[str, Any]) -> None:
+    """Write a model, whole or not at all. Raises UserError where something is there already."""
+    package = _package()
+    if path.exists():
+        raise UserError(f"{path}: something is there already; give a new file.")
+    tensors = {name: np.array(a, order="C") for name, a in flatten(variables).items()}
+    files.write(path, package.numpy.save(tensors, {CONFIG: configs.to_json(config)}))
+
+
+def read(path: Path) -> tuple[ConfigDict, StateDict]:
+    """The config and the tensors of a file that `write` wrote. Raises UserError where it did not, or is damaged."""
+    package = _package()
+    try:
+        with package.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror or error})") from None
+    except Exception as error:
+        raise UserError(f"'{path}' is damaged, or no safetensors file ({error})") from None
+    if CONFIG not in metadata:
+        raise UserError(f"'{path}' has no '{CONFIG}' in its metadata, so `faceattr export` did not write it")
+    try:
+        return configs.from_json(metadata[CONFIG]), StateDict(path, tensors)
+    except Exception as error:
+        raise UserError(f"'{path}' holds no config of ours ({error})") from None
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves by their path, joined by slashes."""
+    return flax.traverse_util.flatten_dict(dict(variables), sep="/")
+
+
+def _package() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise UserError(
+            "safetensors files need the package safetensors; install it with: pip install 'faceattr_jax[export]'"
+        ) from None
+    return safetensors
