@@ -89,7 +89,7 @@ def write_run(workdir: Path, config: ConfigDict, variables: Any) -> None:
     check_new(workdir)
     part = workdir.with_name(f".{workdir.name}.{os.getpid()}.part")
     try:
-        loop.claim(part, config, {})
+        loop.claim(part, config, {}, {})
         checkpoints = Checkpoints(part, config, keep=config.train.keep)
         try:
             checkpoints.save(0, start(build(config), jax.tree.map(jnp.asarray, variables)))

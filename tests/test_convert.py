@@ -115,7 +115,7 @@ def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, fac
 def test_a_converted_run_is_where_training_starts(tmp_path, torch):
     attgan(torch, tmp_path / "weights.pth")
     config = convert([tmp_path / "weights.pth"], tmp_path / "run", NAMES)
-    loop.claim(tmp_path / "run", config, {})  # as `train` with the same config does
+    loop.claim(tmp_path / "run", config, {}, {})  # as `train` with the same config does
     checkpoints = Checkpoints(tmp_path / "run", config, keep=1)
     state = loop.start_state(build(config), 0, one_device(), checkpoints)
     checkpoints.close()
