@@ -5,10 +5,10 @@ import numpy as np
 
 
 def outputs(network, variables, images):
-    """What every layer and block of a network returns, by its name, and the network itself: "__call__"."""
+    """What every layer and block of a network returns, by its name, what it sows, and its own outputs: "__call__"."""
     run = jax.jit(lambda v, x: network.apply(v, x, capture_intermediates=True, mutable="intermediates")[1])
     found = run(variables, images)["intermediates"]
-    return {name: (held if name == "__call__" else held["__call__"])[0] for name, held in found.items()}
+    return {name: (held if isinstance(held, tuple) else held["__call__"])[0] for name, held in found.items()}
 
 
 def levels(size: int, count: int = 2) -> np.ndarray:
