@@ -4,7 +4,7 @@
     faceattr data label CASIA-WEBFACE --judge=runs/moon --crop=center --out=CASIA-WEBFACE/labels.csv
 
 VGG-16 whose 40 outputs are regressed to -1 and 1, each attribute weighed as if half of the faces had it (Rudd, Gunther
-and Boult, "MOON", 2016, whose error on CelebA's test set is 9.06 %). SL-GAN takes it for granted and says no more: its
+and Boult, "MOON", 2016; our weights follow from that aim, their own formula was not compared). SL-GAN says no more: its
 17 attributes are `slgan_64`'s. 138 million parameters; it needs a GPU.
 """
 

@@ -240,10 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     convert = verb(
-        verbs, "convert", _convert, compiles=False,
-        text="Make a run of weights from elsewhere: AttGAN-PyTorch's .pth, ELEGANT's Enc, Dec, D1 and D2, or what "
-        "export wrote.",
-    )  # fmt: skip
+        verbs, "convert", _convert, "Make a run of weights from elsewhere, or of what export wrote.", compiles=False
+    )
     convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="which program wrote it, it tells itself")
     convert.add_argument(
         "--to", required=True, type=Path, metavar="WORKDIR",
