@@ -1,6 +1,8 @@
 """What the tests of several methods look at."""
 
 import functools
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from faceattr_jax import config as configs
+from faceattr_jax import editor
 from faceattr_jax.training import distributed, loop
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
+
+# Tiny networks whose compilation takes most of the time: optimise nothing.
+QUICK = {"xla_backend_optimization_level": 0}
+quick = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 class Killed(BaseException):
@@ -48,9 +56,52 @@ def one_device() -> jax.sharding.Mesh:
     return distributed.mesh(jax.devices()[:1])
 
 
+@functools.cache
+def _beginning(method: Any) -> Callable[[], TrainState]:
+    """Compiled once, for all who want a state to donate."""
+    placed = distributed.replicated(one_device())
+    return jax.jit(lambda: init_state(method, 0), out_shardings=placed, compiler_options=QUICK)
+
+
 def fresh(method: Any) -> TrainState:
     """The method's fresh state on one device."""
-    return jax.jit(lambda: init_state(method, 0), out_shardings=distributed.replicated(one_device()))()
+    return _beginning(method)()
+
+
+@functools.cache
+def executor(method: Any, stage: int = 0, *, scan: bool = False) -> Executor:
+    """Of a stage of the method, on one device; whoever asks shares what it compiles, quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick)
+        return Executor(method, method.stages[stage], seed=0, mesh=one_device(), scan=scan)
+
+
+def share_compiled(patch: pytest.MonkeyPatch) -> None:
+    """Let runs of equal configs have one executor, and loaded models one method: most runs here repeat another's.
+
+    What they compile is a function of that config alone; weights, frozen ones too, are arguments.
+    """
+    executors: dict[Any, Executor] = {}
+    methods: dict[str, Any] = {}
+    build = editor.build
+
+    def run_executor(method: Any, stage: Any, *, seed: int, mesh: Any, flip: bool) -> Executor:
+        config = json.loads(configs.to_json(method.config))
+        computed = {key: value for key, value in config.items() if f"{key}." not in loop.WATCHING}
+        key = json.dumps(computed, sort_keys=True), stage.name, seed, mesh, flip
+        made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip)
+        shared = executors.setdefault(key, made)
+        shared.frozen = made.frozen
+        return shared
+
+    def loaded_method(config: Any) -> Any:
+        key = configs.to_json(config)
+        if key not in methods:
+            methods[key] = build(config)
+        return methods[key]
+
+    patch.setattr(loop, "Executor", run_executor)
+    patch.setattr(editor, "build", loaded_method)
 
 
 def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]]:
@@ -88,7 +139,7 @@ def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **option
     executor = Executor(method, method.stages[stage], seed=0, mesh=mesh)
     everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
     with jax.enable_x64(False):
-        state = jax.jit(lambda: init_state(method, 0), out_shardings=everywhere)()
+        state = jax.device_put(fresh(method), everywhere)
     double = jnp.zeros(0).dtype
     state = jax.tree.map(lambda x: x.astype(double) if x.dtype == jnp.float32 else x, state)
     compiled = functools.partial(
@@ -104,3 +155,49 @@ def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **option
         gradient, handed_on = compiled(both)(state, data, carry, executor.frozen)
         found[phase.name], carry = jax.device_get(gradient), {**carry, **handed_on}
     return found
+
+
+def executors_agree(
+    host: Executor,
+    scanned: Executor,
+    batches: Sequence[Any],
+    *,
+    iterations: int = 1,
+    rtol: float = 1e-4,
+    atol: float = 0.0,
+    share: float = 1e-2,
+    least: float = 0.0,
+) -> None:
+    """Dispatched from the host or scanned, iterations on the same batches give the same metrics and variables.
+
+    rtol, atol: of the metrics. share: how far a variable may be off, of how far it has moved, or of `least`.
+    """
+    before = jax.device_get(fresh(host.method)).variables
+    found = []
+    for executor in (host, scanned):
+        state = fresh(host.method)
+        for i in range(iterations):
+            state, metrics = executor.iterate(state, batches, i)
+        found.append(jax.device_get((state.variables, metrics)))
+    (one, first), (other, second) = found
+    assert first.keys() == second.keys()
+    np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=rtol, atol=atol)
+
+    def close(old: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        # The first steps of Adam and RMSProp are the gradient's sign, which rounding decides where it is all but zero.
+        assert np.linalg.norm(a - b) <= share * max(np.linalg.norm(a - old), least)
+
+    jax.tree.map(close, before, one, other)
+
+
+def devices_agree(
+    method: Any, data: Any, *, share: float, least: float = 0.0, stage: int = 0, **options: Any
+) -> dict[str, Any]:
+    """One device and eight give the same `gradients`, each to `share` of its size or of `least`; returns the one's."""
+    one, eight = (gradients(method, data, devices, stage, **options) for devices in (1, 8))
+
+    def close(a: np.ndarray, b: np.ndarray) -> None:
+        assert np.linalg.norm(a - b) <= share * max(np.linalg.norm(a), least)
+
+    jax.tree.map(close, one, eight)
+    return one

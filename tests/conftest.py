@@ -31,6 +31,15 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or ROOT / ".jax_cache")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once() -> Iterator[None]:
+    from tests import checks
+
+    with pytest.MonkeyPatch.context() as patch:
+        checks.share_compiled(patch)
+        yield
+
+
 @pytest.fixture
 def strict_promotion() -> Iterator[None]:
     """Implicit mixing of dtypes is an error. Not in every test: optax's Adam itself mixes int32 and float."""

@@ -15,12 +15,15 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained.state_dict import (
     CONV,
     DENSE,
+    LEAVES,
     SAME,
     TRANSPOSED,
     Layout,
     Place,
     StateDict,
+    biased,
     flattened,
+    layer,
     multiples,
     side,
     tensors,
@@ -29,7 +32,7 @@ from faceattr_jax.pretrained.state_dict import (
 CONFIG = "attgan_128:pytorch"
 ENCODER, DECODER, SHARED = (f"{layers}.{{}}.layers.0.weight" for layers in ("enc_layers", "dec_layers", "conv"))
 HIDDEN = "fc_adv.0.layers.0.weight"
-NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+NORM = {leaf: (LEAVES[leaf], SAME) for leaf in ("scale", "bias", "mean", "var")}
 
 
 def states(held: Sequence[tuple[Path, Mapping[Any, Any]]]) -> dict[str, StateDict] | None:
@@ -71,35 +74,32 @@ def settle(config: ConfigDict, states: Mapping[str, StateDict]) -> int:
 def places(config: ConfigDict) -> dict[str, Place]:
     """Our tensors in the file."""
     model = config.model
-    norms = ["scale", "bias", "mean", "var"] if model.generator_norm == "batch" else ["scale", "bias"]
+    plain = {leaf: NORM[leaf] for leaf in ("scale", "bias")}
     found: dict[str, Place] = {}
 
-    def add(network: str, ours: str, theirs: str, layout: Layout) -> None:
-        collection = "batch_stats" if ours.endswith(("/mean", "/var")) else "params"
-        found[f"{collection}/{ours}"] = Place(network, theirs, layout)
-
-    def block(network: str, ours: str, theirs: str, number: int, layout: Layout, norms: Sequence[str]) -> None:
+    def block(
+        network: str, ours: str, theirs: str, number: int, layout: Layout, norm: Mapping[str, tuple[str, Layout]]
+    ) -> None:
         kernel = "deconv" if layout is TRANSPOSED else "conv"
-        add(network, f"{ours}/{kernel}{number}/kernel", f"{theirs}.{number}.layers.0.weight", layout)
-        for leaf in norms:
-            add(network, f"{ours}/norm{number}/{leaf}", f"{theirs}.{number}.layers.1.{NORM[leaf]}", SAME)
+        layers = f"{theirs}.{number}.layers"
+        found.update(layer(network, f"{ours}/{kernel}{number}", f"{layers}.0", {"kernel": ("weight", layout)}))
+        found.update(layer(network, f"{ours}/norm{number}", f"{layers}.1", norm))
 
+    norm = NORM if model.generator_norm == "batch" else plain
     for i in range(len(model.encoder)):
-        block("G", "encoder", "enc_layers", i, CONV, norms)
+        block("G", "encoder", "enc_layers", i, CONV, norm)
     last = len(model.decoder)
     for i in range(last):
-        block("G", "decoder", "dec_layers", i, TRANSPOSED, norms)
-    add("G", "decoder/rgb/kernel", f"dec_layers.{last}.layers.0.weight", TRANSPOSED)
-    add("G", "decoder/rgb/bias", f"dec_layers.{last}.layers.0.bias", SAME)
+        block("G", "decoder", "dec_layers", i, TRANSPOSED, norm)
+    found |= layer("G", "decoder/rgb", f"dec_layers.{last}.layers.0", biased(TRANSPOSED))
     if not model.discriminator:
         return found
     for i in range(len(model.discriminator)):
-        block("D", "discriminator/shared", "conv", i, CONV, ["scale", "bias"])
+        block("D", "discriminator/shared", "conv", i, CONV, plain)
     reading = flattened(model.discriminator[-1][0] * model.width)
     for ours, theirs in (("critic", "fc_adv"), ("classifier", "fc_cls")):
-        for layer, number, layout in ((f"{ours}_hidden", 0, reading), (ours, 1, DENSE)):
-            add("D", f"discriminator/{layer}/kernel", f"{theirs}.{number}.layers.0.weight", layout)
-            add("D", f"discriminator/{layer}/bias", f"{theirs}.{number}.layers.0.bias", SAME)
+        for name, number, layout in ((f"{ours}_hidden", 0, reading), (ours, 1, DENSE)):
+            found |= layer("D", f"discriminator/{name}", f"{theirs}.{number}.layers.0", biased(layout))
     return found
 
 

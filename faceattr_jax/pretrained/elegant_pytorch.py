@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained.state_dict import (
     CONV,
-    SAME,
     SCALAR,
     TRANSPOSED,
     Place,
     StateDict,
+    biased,
     flattened,
+    layer,
     multiples,
     side,
     tensors,
@@ -26,6 +27,7 @@ from faceattr_jax.pretrained.state_dict import (
 
 CONFIG = "elegant_256:released"
 LAYER, SHARED, LINEAR = "main.{}.0.weight", "conv.{}.weight", "linear.0.weight"
+NORM = {"scale": ("alpha", SCALAR), "shift": ("beta", SCALAR)}
 FILES = {"encoder": "Enc", "decoder": "Dec", "discriminator1": "D1", "discriminator2": "D2"}
 
 
@@ -78,22 +80,16 @@ def places(config: ConfigDict) -> dict[str, Place]:
     model = config.model
     found: dict[str, Place] = {}
     levels = len(model.encoder)
-    for network, layer, layout in (("encoder", "conv", CONV), ("decoder", "deconv", TRANSPOSED)):
+    for network, kind, layout in (("encoder", "conv", CONV), ("decoder", "deconv", TRANSPOSED)):
         for i in range(levels):
             last = network == "decoder" and i == levels - 1
-            name = "rgb" if last else f"{layer}{i}"
-            found[f"params/{network}/{name}/kernel"] = Place(network, f"main.{i}.0.weight", layout)
-            found[f"params/{network}/{name}/bias"] = Place(network, f"main.{i}.0.bias", SAME)
+            found |= layer(network, f"{network}/{'rgb' if last else f'{kind}{i}'}", f"main.{i}.0", biased(layout))
             if not last:
-                found[f"params/{network}/norm{i}/scale"] = Place(network, f"main.{i}.1.alpha", SCALAR)
-                found[f"params/{network}/norm{i}/shift"] = Place(network, f"main.{i}.1.beta", SCALAR)
+                found |= layer(network, f"{network}/norm{i}", f"main.{i}.1", NORM)
     for network in ("discriminator1", "discriminator2") if model.discriminator else ():
         for i in range(len(model.discriminator)):
-            found[f"params/{network}/conv{i}/kernel"] = Place(network, f"conv.{3 * i}.weight", CONV)
-            found[f"params/{network}/conv{i}/bias"] = Place(network, f"conv.{3 * i}.bias", SAME)
-            found[f"params/{network}/norm{i}/scale"] = Place(network, f"conv.{3 * i + 1}.alpha", SCALAR)
-            found[f"params/{network}/norm{i}/shift"] = Place(network, f"conv.{3 * i + 1}.beta", SCALAR)
+            found |= layer(network, f"{network}/conv{i}", f"conv.{3 * i}", biased(CONV))
+            found |= layer(network, f"{network}/norm{i}", f"conv.{3 * i + 1}", NORM)
         reading = flattened(model.discriminator[-1] * model.width)
-        found[f"params/{network}/fc/kernel"] = Place(network, LINEAR, reading)
-        found[f"params/{network}/fc/bias"] = Place(network, "linear.0.bias", SAME)
+        found |= layer(network, f"{network}/fc", "linear.0", biased(reading))
     return found

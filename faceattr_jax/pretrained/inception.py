@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from faceattr_jax.nn.blocks import batch_norm, windows
 from faceattr_jax.nn.conv import Conv, Padding
-from faceattr_jax.pretrained import torch_file
+from faceattr_jax.pretrained import state_dict
 
 SIZE = 299
 Layer = tuple[str, int, int, int]
@@ -160,4 +160,4 @@ _BORDER = ((0, 0), (1, 1), (1, 1), (0, 0))
 def read(path: Path) -> dict[str, Any]:
     """The network's variables in pytorch-fid's state dict, as NumPy arrays."""
     shapes = jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
-    return torch_file.variables(path, shapes)
+    return state_dict.read(path, shapes)

@@ -1,4 +1,4 @@
-"""Named tensors of other programs as the variables of our networks: every one of ours filled, none of theirs left."""
+"""Named tensors of other programs as the variables of our networks: every one of ours filled, by its place there."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import gcd, isqrt
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from faceattr_jax.errors import UserError
+from faceattr_jax.pretrained import torch_file
 
 Shape = tuple[int, ...]
 
@@ -59,6 +60,8 @@ DENSE = Layout(lambda shape: shape[::-1], np.transpose)
 # Theirs are (out, in, kh, kw), of a transposed convolution (in, out, kh, kw) and mirrored.
 CONV = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2, 3, 1, 0))
 TRANSPOSED = Layout(lambda s: (s[2], s[3], s[0], s[1]), lambda a: a.transpose(2, 3, 0, 1)[::-1, ::-1])
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+"""Flax's names of a layer's tensors and PyTorch's."""
 
 
 def flattened(channels: int) -> Layout:
@@ -91,11 +94,30 @@ def side(state: StateDict, name: str, channels: int) -> int:
     return found
 
 
-def variables(shapes: Any, places: Mapping[str, Place], states: Mapping[str, StateDict]) -> Any:
-    """Variables {collection: {network: tree}} shaped as `shapes`.
+def layer(network: str, ours: str, theirs: str, leaves: Mapping[str, tuple[str, Layout]]) -> dict[str, Place]:
+    """The places of one layer's tensors, by their paths among our variables.
 
-    places: of each leaf, by its path joined by slashes. Raises UserError, which names the
-    tensor, where one is missing, has another shape, or is left over.
+    ours, theirs: the layer's names, such as "encoder/conv0" and "enc.0". leaves: of each of our tensors its name there
+    and its layout.
+    """
+    return {
+        f"{'batch_stats' if leaf in ('mean', 'var') else 'params'}/{ours}/{leaf}": Place(
+            network, f"{theirs}.{name}", how
+        )
+        for leaf, (name, how) in leaves.items()
+    }
+
+
+def biased(layout: Layout) -> dict[str, tuple[str, Layout]]:
+    """The leaves of a layer that has a kernel and a bias, for `layer`."""
+    return {"kernel": ("weight", layout), "bias": ("bias", SAME)}
+
+
+def variables(shapes: Any, places: Mapping[str, Place], states: Mapping[str, StateDict], *, spare: bool = False) -> Any:
+    """Variables {collection: ...} shaped as `shapes`, as NumPy arrays.
+
+    places: of each leaf, by its path joined by slashes. Raises UserError, which names the tensor, where one is missing,
+    has another shape, or, unless some may be to `spare`, is left over.
     """
     left = {network: set(state.tensors) for network, state in states.items()}
 
@@ -113,9 +135,32 @@ def variables(shapes: Any, places: Mapping[str, Place], states: Mapping[str, Sta
     for network, names in left.items():
         # PyTorch's batch norm counts its batches; nothing reads that.
         unread = sorted(name for name in names if not name.endswith(".num_batches_tracked"))
-        if unread:
+        if unread and not spare:
             raise UserError(
                 f"'{states[network].path}' has a tensor '{unread[0]}' that the model has no place for"
                 + (f", and {len(unread) - 1} more" if len(unread) > 1 else "")
             )
     return filled
+
+
+def read(
+    path: Path,
+    shapes: Any,
+    names: Callable[[str], str] = lambda name: name,
+    layouts: Mapping[str, Layout] | None = None,
+) -> Any:
+    """A Flax module's variables, shaped as `shapes`, out of PyTorch's file of one state dict, which may hold others.
+
+    names: what the file calls a layer, of its path in the module joined by dots. layouts: of kernels, by the same path,
+    that are not as PyTorch's layers have them. Raises UserError as `torch_file.read` and `variables` do.
+    """
+    usual = {4: CONV, 2: DENSE}
+
+    def place(keys: Any, wanted: Any) -> tuple[str, Place]:
+        _, *path, leaf = (key.key for key in keys)
+        ours = ".".join(path)
+        how = (layouts or {}).get(ours, usual[wanted.ndim]) if leaf == "kernel" else SAME
+        return "/".join(key.key for key in keys), Place("", f"{names(ours)}.{LEAVES[leaf]}", how)
+
+    places = dict(place(*item) for item in jax.tree_util.tree_leaves_with_path(shapes))
+    return variables(shapes, places, {"": StateDict(path, tensors(torch_file.read(path)))}, spare=True)

@@ -9,11 +9,10 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,8 +25,6 @@ DTYPES = {
 }  # fmt: skip
 STREAM = 0x1950A86A20F9469CFC6C
 """The number that the older format begins with."""
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-"""Flax's names of a layer's arrays and PyTorch's."""
 
 
 class _Storage(NamedTuple):
@@ -68,31 +65,6 @@ def read(path: Path) -> dict[Any, Any]:
     if not isinstance(held, dict):
         raise UserError(f"'{path}' holds a {type(held).__name__}, where a dict of tensors should be")
     return held
-
-
-def variables(
-    path: Path, shapes: Mapping[str, Mapping[str, Any]], names: Callable[[str], str] = lambda name: name
-) -> dict[str, Any]:
-    """A Flax module's variables, shaped as `shapes`, out of a state dict.
-
-    names: what the file calls a layer, of its path in the module joined by dots. Convolutions (out, in, kh, kw) become
-    (kh, kw, in, out), matrices (out, in) become (in, out). Raises UserError, besides as `read` does, where a tensor is
-    missing or has another shape; others in the file are left alone.
-    """
-    held = read(path)
-
-    def leaf(keys: Any, wanted: Any) -> np.ndarray:
-        _, *layer, kind = (key.key for key in keys)
-        name = f"{names('.'.join(layer))}.{LEAVES[kind]}"
-        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(wanted.ndim, range(wanted.ndim))
-        shape = tuple(wanted.shape[axis] for axis in axes)
-        found = held.get(name)
-        if not isinstance(found, np.ndarray) or found.shape != shape:
-            instead = f"one of {found.shape}" if isinstance(found, np.ndarray) else "none"
-            raise UserError(f"'{path}' should have a tensor '{name}' of {shape}, and has {instead}")
-        return found.transpose(np.argsort(axes)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 class _Unpickler(pickle.Unpickler):

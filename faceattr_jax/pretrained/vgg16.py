@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.pretrained import torch_file
+from faceattr_jax.pretrained import state_dict
 from faceattr_jax.pretrained.vgg_face import BLOCKS, SIZE, convolutions
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -44,12 +44,9 @@ class VGG16(nn.Module):
 def read(path: Path, network: VGG16) -> dict[str, Any]:
     """The variables of `network`, for images of 224 pixels, in a state dict of torchvision's vgg16, as NumPy arrays."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
-    found = torch_file.variables(path, shapes, NAMES.__getitem__)
     # PyTorch flattens the last map channel by channel.
-    fc6 = found["params"]["fc6"]
-    last = (BLOCKS[-1][0] * network.width, SIZE // 32, SIZE // 32, network.fc)
-    fc6["kernel"] = fc6["kernel"].reshape(last).transpose(1, 2, 0, 3).reshape(fc6["kernel"].shape)
-    return found
+    layouts = {"fc6": state_dict.flattened(BLOCKS[-1][0] * network.width)}
+    return state_dict.read(path, shapes, NAMES.__getitem__, layouts)
 
 
 def _names() -> dict[str, str]:

@@ -12,12 +12,16 @@ from faceattr_jax import attributes as attribute_names
 from faceattr_jax import config as configs
 from faceattr_jax.methods import attgan
 from faceattr_jax.methods.base import Ctx, EditRequest, build, edited_signs
-from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
 from tests import checks
+from tests.checks import QUICK, quick
 
-TINY = {"model.width": "2", "batch_size": "4"}
+# Two of the paper's four levels, with its kernels.
+SIZE = 16
+TINY = {
+    "model.width": "2", "batch_size": "4", "image_size": str(SIZE), "model.encoder": "((1, 5, 2), (2, 5, 2))",
+    "model.decoder": "((2, 5, 2), (1, 5, 2))", "model.discriminator": "((1, 3, 1), (1, 5, 2), (2, 5, 2))",
+}  # fmt: skip
 
 
 @functools.cache
@@ -46,12 +50,12 @@ TABLES = {
 
 def test_under_layer_norm_no_face_knows_its_batch():
     method = tiny(**{"model.generator_norm": "layer"})
-    variables = jax.jit(method.init)(jax.random.key(0))
+    variables = quick(method.init)(jax.random.key(0))
     assert variables["batch_stats"] == {"encoder": {}, "decoder": {}}
-    images = jax.random.normal(jax.random.key(1), (3, 64, 64, 3))
+    images = jax.random.normal(jax.random.key(1), (3, SIZE, SIZE, 3))
     labels = jnp.ones((3, 13))
 
-    @jax.jit
+    @quick
     def reconstruct(images, labels):
         features, stats = method._train_encode(variables, images)
         return method._train_decode(variables, features, labels)[0], stats
@@ -167,12 +171,29 @@ def test_targets():
     assert chosen == set(range(13))
 
 
-def variables_of(method):
-    return jax.jit(lambda: init_state(method, 0))().variables
+@functools.cache
+def variables():
+    return checks.fresh(tiny()).variables
 
 
 @functools.cache
-def batch(size: int = 64, n: int = 13, count: int = 4):
+def applied(network):
+    """The bare network, normalising as in training."""
+
+    own = {c: variables()[c][network] for c in ("params", "batch_stats") if network in variables()[c]}
+    training = {} if network == "discriminator" else {"train": True, "mutable": ["batch_stats"]}
+    call = quick(functools.partial(tiny().networks[network].apply, **training))
+    return lambda *args: call(own, *args)[0] if training else call(own, *args)
+
+
+@functools.cache
+def inference(name):
+    """The method's function of that name, for the same variables."""
+    return functools.partial(quick(getattr(tiny(), name)), variables())
+
+
+@functools.cache
+def batch(size: int = SIZE, n: int = 13, count: int = 4):
     rng = np.random.default_rng(0)
     return {
         "images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
@@ -190,58 +211,51 @@ def test_instance_noise_is_seen_in_training_alone():
     noisy = tiny(**{"model.instance_noise": "0.2"})
     np.testing.assert_allclose(float(jnp.std(noisy._noisy(jax.random.key(1), images))), 0.2, rtol=0.02)
     assert tiny()._noisy(jax.random.key(1), images) is images
-    variables = variables_of(tiny())
-    np.testing.assert_array_equal(noisy.classify(variables, images), tiny().classify(variables, images))
+    np.testing.assert_array_equal(quick(noisy.classify)(variables(), images), inference("classify")(images))
 
 
 def test_losses_are_the_papers_sums():
     """Eqs. 13 and 14 from the metrics that the objectives report, and each term from the networks by hand."""
     method = tiny()
-    variables, data = variables_of(method), float_batch()
+    data = float_batch()
     ctx = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
-    out = jax.jit(method.generator_objective)(variables, data, {}, ctx)
+    out = quick(method.generator_objective)(variables(), data, {}, ctx)
     m = out.metrics
     np.testing.assert_allclose(
         out.losses["generator"], 100 * m["reconstruction"] + 10 * m["classification"] + m["adversarial"], rtol=1e-5
     )
 
-    def forward(network, *args):
-        own = {c: variables[c][network] for c in ("params", "batch_stats") if network in variables[c]}
-        if network == "discriminator":
-            return method.networks[network].apply(own, *args)
-        return method.networks[network].apply(own, *args, train=True, mutable=["batch_stats"])[0]
-
     target_key, _ = jax.random.split(ctx.key)
     target = attgan.shuffled_targets(target_key, data["labels"], method.attributes)
-    z = forward("encoder", data["images"])
-    fake, reconstruction = forward("decoder", z, target), forward("decoder", z, data["labels"])
-    values, logits = forward("discriminator", fake)
+    z = applied("encoder")(data["images"])
+    fake, reconstruction = applied("decoder")(z, target), applied("decoder")(z, data["labels"])
+    values, logits = applied("discriminator")(fake)
     p, b = np.asarray(nn.sigmoid(logits), np.float64), np.asarray(target)
     np.testing.assert_allclose(m["classification"], -np.mean(b * np.log(p) + (1 - b) * np.log(1 - p)), rtol=1e-4)
     np.testing.assert_allclose(m["adversarial"], -np.mean(values), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(m["reconstruction"], np.mean(np.abs(reconstruction - data["images"])), rtol=1e-4)
 
-    out = jax.jit(method.critic_objective)(variables, data, {}, ctx)
+    out = quick(method.critic_objective)(variables(), data, {}, ctx)
     m = out.metrics
     np.testing.assert_allclose(
         out.losses["critic"], -m["distance"] + 10 * m["penalty"] + m["classification"], rtol=1e-5
     )
     shuffle_key, penalty_key, _ = jax.random.split(ctx.key, 3)
-    fake = forward("decoder", z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
-    fake_values, fake_logits = forward("discriminator", fake)
-    real_values, real_logits = forward("discriminator", data["images"])
+    fake = applied("decoder")(z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
+    fake_values, fake_logits = applied("discriminator")(fake)
+    real_values, real_logits = applied("discriminator")(data["images"])
     np.testing.assert_allclose(m["distance"], np.mean(real_values) - np.mean(fake_values), rtol=1e-3, atol=1e-5)
     # The critic normalises each sample by itself, so that its values' sum has every sample's own gradient.
     alpha = jax.random.uniform(penalty_key, (4, 1, 1, 1))
     mixed = alpha * fake + (1 - alpha) * data["images"]
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(forward("discriminator", x)[0])))(mixed)
+    gradient = quick(jax.grad(lambda x: jnp.sum(applied("discriminator")(x)[0])))(mixed)
     norms = np.linalg.norm(np.reshape(gradient, (4, -1)), axis=1)
     np.testing.assert_allclose(m["penalty"], np.mean((norms - 1) ** 2), rtol=1e-3)
     a = np.asarray(data["labels"])
     for name, logits in (("classification", real_logits), ("traces", fake_logits)):
         p = np.asarray(nn.sigmoid(logits), np.float64)
         np.testing.assert_allclose(m[name], -np.mean(a * np.log(p) + (1 - a) * np.log(1 - p)), rtol=1e-4)
-    tracing = jax.jit(tiny(**{"loss.trace_classification": "0.3"}).critic_objective)(variables, data, {}, ctx)
+    tracing = quick(tiny(**{"loss.trace_classification": "0.3"}).critic_objective)(variables(), data, {}, ctx)
     np.testing.assert_allclose(tracing.losses["critic"], out.losses["critic"] + 0.3 * m["traces"], rtol=1e-5)
 
 
@@ -249,8 +263,8 @@ def test_losses_are_the_papers_sums():
 def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(number, trained):
     method = tiny()
     stage = method.stages[0]
-    executor = Executor(method, stage, seed=0, mesh=distributed.mesh(jax.devices()[:1]))
-    state = jax.jit(lambda: init_state(method, 0))()
+    executor = checks.executor(method)
+    state = checks.fresh(method)
     before = jax.device_get(state)
     phase = stage.phases[number]
     after = jax.device_get(executor.run_phase(phase, state, [batch()] * executor.draws_per_iteration, {}, 0)[0])
@@ -268,43 +282,34 @@ def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(numb
 
 
 def test_edit_of_unchanged_attributes_is_the_reconstruction():
-    method = tiny()
-    variables, data = variables_of(method), float_batch()
-    request = EditRequest(target=data["labels"], source=data["labels"], strength=2.0)
-    edited = jax.jit(method.edit)(variables, data["images"], request)
-    np.testing.assert_array_equal(edited, jax.jit(method.reconstruct)(variables, data["images"], data["labels"]))
-    inverted = EditRequest(target=1 - data["labels"], source=data["labels"], strength=0.0)
-    np.testing.assert_allclose(jax.jit(method.edit)(variables, data["images"], inverted), edited, atol=1e-6)
-    read = (method.classify(variables, data["images"]) > 0.5).astype(jnp.float32)
+    data = float_batch()
+    images, labels = data["images"], data["labels"]
+    edit, reconstruct = inference("edit"), inference("reconstruct")
+    edited = edit(images, EditRequest(target=labels, source=labels, strength=2.0))
+    np.testing.assert_array_equal(edited, reconstruct(images, labels))
     np.testing.assert_allclose(
-        jax.jit(method.edit)(variables, data["images"], EditRequest(target=read)),
-        jax.jit(method.reconstruct)(variables, data["images"], read),
-        atol=1e-6,
+        edit(images, EditRequest(target=1 - labels, source=labels, strength=0.0)), edited, atol=1e-6
     )
+    read = (inference("classify")(images) > 0.5).astype(jnp.float32)
+    np.testing.assert_allclose(edit(images, EditRequest(target=read)), reconstruct(images, read), atol=1e-6)
 
 
 def test_edit_is_pure_under_vmap_and_grad():
-    method = tiny()
-    variables, data = variables_of(method), float_batch()
-    request = EditRequest(target=1 - data["labels"], source=data["labels"])
-    together = jax.jit(method.edit)(variables, data["images"], request)
+    data = float_batch()
+    images, labels = data["images"], data["labels"]
+    request = EditRequest(target=1 - labels, source=labels)
+    together = inference("edit")(images, request)
 
-    @jax.jit
+    @quick
     @jax.vmap
     def one(image, source, target):
-        return method.edit(variables, image[None], EditRequest(target=target[None], source=source[None]))[0]
+        return tiny().edit(variables(), image[None], EditRequest(target=target[None], source=source[None]))[0]
 
-    np.testing.assert_allclose(one(data["images"], data["labels"], 1 - data["labels"]), together, atol=1e-5)
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(method.edit(variables, x, request) ** 2)))(data["images"])
+    np.testing.assert_allclose(one(images, labels, 1 - labels), together, atol=1e-5)
+    gradient = quick(jax.grad(lambda x: jnp.sum(tiny().edit(variables(), x, request) ** 2)))(images)
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 
 
 def test_gradients_agree_between_one_device_and_eight():
-    method = tiny(batch_size="8")
-    found = [checks.gradients(method, batch(count=8), devices) for devices in (1, 8)]
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3)
-
-    jax.tree.map(close, *found)
+    checks.devices_agree(tiny(), batch(count=8), share=1e-5, least=1e-3, compiler_options=QUICK)

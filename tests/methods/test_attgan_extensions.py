@@ -18,8 +18,8 @@ from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods.base import Ctx, EditRequest, build
 from faceattr_jax.training import distributed, loop
-from faceattr_jax.training.step import Executor
 from tests import checks, runs
+from tests.checks import QUICK, quick
 
 INTENSITY, INDEPENDENT = "attgan_intensity_64", "attgan_independent_64"
 SPECS = (INTENSITY, INDEPENDENT)
@@ -33,8 +33,6 @@ OWN = {
     INTENSITY: {"model.prior_critic": "(5, 4)", "loss.prior": "3.0"},
     INDEPENDENT: {"model.latent_discriminator": "(5,)", "loss.independence": "2.0", "loss.independence_ramp": "10"},
 }
-QUICK = {"xla_backend_optimization_level": 0}
-quick = functools.partial(jax.jit, compiler_options=QUICK)
 KEY = jax.random.key(5)
 
 
@@ -250,15 +248,10 @@ TRAINED = {
 }
 
 
-@functools.cache
-def executor(spec: str, scan: bool = False) -> Executor:
-    return Executor(tiny(spec), tiny(spec).stages[0], seed=0, mesh=checks.one_device(), scan=scan)
-
-
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(spec, number):
-    runner = executor(spec)
+    runner = checks.executor(tiny(spec))
     state = checks.fresh(tiny(spec))
     before = jax.device_get(state)
     phase = runner.stage.phases[number]
@@ -281,31 +274,13 @@ def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(spec
 
 @pytest.mark.parametrize("spec", ["attgan_64", INTENSITY, pytest.param(INDEPENDENT, marks=pytest.mark.slow)])
 def test_host_dispatch_and_scan_give_the_same_numbers(spec):
-    before = jax.device_get(checks.fresh(tiny(spec)))
-    found = []
-    for scan in (False, True):
-        runner = executor(spec, scan)
-        state, metrics = runner.iterate(checks.fresh(tiny(spec)), [batch()] * runner.draws_per_iteration, 0)
-        found.append((jax.device_get(state), jax.device_get(metrics)))
-    (one, first), (other, second) = found
-    assert first.keys() == second.keys()
-    np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=1e-3, atol=1e-5)
-
-    def close(old, a, b):
-        # Adam's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-        assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(a - old)
-
-    jax.tree.map(close, before.variables, one.variables, other.variables)
+    host, scanned = checks.executor(tiny(spec)), checks.executor(tiny(spec), scan=True)
+    checks.executors_agree(host, scanned, [batch()] * host.draws_per_iteration, rtol=1e-3, atol=1e-5, share=2e-2)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_gradients_agree_between_one_device_and_eight(spec):
-    found = [checks.gradients(tiny(spec, batch_size="8"), batch(8), devices) for devices in (1, 8)]
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3)
-
-    jax.tree.map(close, *found)
+    checks.devices_agree(tiny(spec), batch(8), share=1e-5, least=1e-3, compiler_options=QUICK)
 
 
 # Runs.

@@ -15,8 +15,8 @@ from faceattr_jax.methods.attribute_inverse import skip_filters
 from faceattr_jax.methods.base import Ctx, EditRequest, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
 from tests import checks, runs
+from tests.checks import QUICK, quick
 
 SIZE = 16
 TINY = {
@@ -26,7 +26,6 @@ TINY = {
     "model.generator": "(1, 2, 4, 4)",
     "model.discriminator": "(1, 2, 4)",
 }
-QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 
 
@@ -37,7 +36,7 @@ def tiny(**overrides: str):
 
 @functools.cache
 def variables():
-    return jax.jit(lambda: init_state(tiny(), 0).variables, compiler_options=QUICK)()
+    return checks.fresh(tiny()).variables
 
 
 def batch(count: int = 4):
@@ -49,10 +48,6 @@ def batch(count: int = 4):
 def float_batch():
     data = batch()
     return {"images": jnp.asarray(data["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(data["labels"])}
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=QUICK)
 
 
 @functools.cache
@@ -236,7 +231,7 @@ def test_who_learns_from_what(by_devices):
 
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
+    return checks.executor(tiny())
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -256,24 +251,8 @@ def test_each_phase_trains_its_network_and_leaves_the_other_bit_identical(execut
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
     assert executor.draws_per_iteration == 1
-    before = jax.device_get(checks.fresh(tiny()))
-    found = []
-    for runner in (executor, scanned):
-        state = checks.fresh(tiny())
-        for i in range(2):
-            state, metrics = runner.iterate(state, [batch()], i)
-        found.append((jax.device_get(state), jax.device_get(metrics)))
-    (one, first), (other, second) = found
-    assert first.keys() == second.keys()
-    np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=1e-4)
-
-    def close(old, a, b):
-        # Adam's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-        assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(a - old)
-
-    jax.tree.map(close, before.variables, one.variables, other.variables)
+    checks.executors_agree(executor, checks.executor(tiny(), scan=True), [batch()], iterations=2)
 
 
 def test_every_batch_is_half_and_half():

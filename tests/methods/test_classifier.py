@@ -1,5 +1,7 @@
 """The classifier: its shapes, its weighting of rare values, and its augmentation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ from faceattr_jax.methods import classifier
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.nn.blocks import max_pool
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
 from tests import checks
+from tests.checks import quick
 
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(1))
 TINY = {
@@ -33,12 +35,13 @@ def test_shapes_of_the_forty_way_network():
 def test_objective_by_hand(balance, smoothing):
     changes = {"loss.balance": str(balance), "loss.label_smoothing": str(smoothing), "loss.l2": "0.1"}
     method = build(configs.load("classifier_128", {**TINY, **changes}))
-    variables = init_state(method, 0).variables
+    variables = checks.fresh(method).variables
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     labels = jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    out = method.objective(variables, {"images": images, "labels": labels}, {}, CTX)
+    out = quick(method.objective)(variables, {"images": images, "labels": labels}, {}, CTX)
     own = {name: variables[name]["classifier"] for name in ("params", "batch_stats")}
-    logits, _ = method.networks["classifier"].apply(own, images, train=True, mutable=["batch_stats"])
+    train = functools.partial(method.networks["classifier"].apply, train=True, mutable=["batch_stats"])
+    logits, _ = quick(train)(own, images)
 
     rate = (np.asarray(labels).sum(0) + 1) / 6
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
@@ -59,7 +62,7 @@ def test_objective_by_hand(balance, smoothing):
 
 def test_the_phase_changes_the_classifier_its_averages_and_the_counts():
     method = build(configs.load("classifier_128", TINY))
-    executor = Executor(method, method.stages[0], seed=0, mesh=checks.one_device())
+    executor = checks.executor(method)
     before = jax.device_get(checks.fresh(method))
     rng = np.random.default_rng(0)
     data = {"images": rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), "labels": np.eye(4, 2, dtype=np.float32)}
@@ -85,13 +88,13 @@ def test_shifted_moves_each_image_by_whole_pixels():
 
 def test_features_are_what_the_last_layer_reads():
     method = build(configs.load("classifier_128", TINY))
-    variables = init_state(method, 0).variables
+    variables = checks.fresh(method).variables
     images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
-    features = method.features(variables, images)
+    features = quick(method.features)(variables, images)
     assert features.shape == (3, 8)
     last = variables["params"]["classifier"]["logits"]
     probabilities = jax.nn.sigmoid(features @ last["kernel"] + last["bias"])
-    np.testing.assert_allclose(method.classify(variables, images), probabilities, rtol=1e-6)
+    np.testing.assert_allclose(quick(method.classify)(variables, images), probabilities, rtol=1e-6)
 
 
 def test_max_pool_is_flaxs():

@@ -1,5 +1,6 @@
 """The denoising network: table IV, eq. 12, and a run that is evaluated and lent."""
 
+import functools
 import json
 
 import jax
@@ -13,9 +14,18 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.methods.denoiser import Denoiser, frozen_denoiser, noisy
-from faceattr_jax.training import distributed, loop
-from faceattr_jax.training.step import Executor
+from faceattr_jax.training import distributed
 from tests import checks, runs
+from tests.checks import QUICK, quick
+
+
+@functools.cache
+def tiny():
+    return build(configs.load("denoiser_128", {"image_size": "8", "model.denoiser": "(4,)"}))
+
+
+def batch(count: int = 3):
+    return {"images": np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)}
 
 
 def test_every_layer_of_table_4():
@@ -41,28 +51,33 @@ def test_relu_between_the_layers_and_none_after_the_last():
 
 
 def test_the_loss_is_eq_12_in_the_unit_range():
-    method = build(configs.load("denoiser_128", {"image_size": "8", "model.denoiser": "(4,)"}))
-    variables = method.init(jax.random.key(0))
+    method, variables = tiny(), checks.fresh(tiny()).variables
     images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 3), minval=-1)
     ctx = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(2))
     clean = (images + 1) / 2
     y = clean + 15 / 255 * jax.random.normal(ctx.key, images.shape)
-    residual = method.networks["denoiser"].apply({"params": variables["params"]["denoiser"]}, y)
+    residual = quick(method.networks["denoiser"].apply)({"params": variables["params"]["denoiser"]}, y)
     expected = np.mean(np.sum((np.asarray(residual) + y - clean) ** 2, axis=(1, 2, 3)))
-    found = method.objective(variables, {"images": images}, {}, ctx)
+    found = quick(method.objective)(variables, {"images": images}, {}, ctx)
     np.testing.assert_allclose(found.losses["denoiser"], expected, rtol=1e-5)
-    restored = method.restore(variables, 2 * y - 1)
+    restored = quick(method.restore)(variables, 2 * y - 1)
     np.testing.assert_allclose(restored, np.clip(2 * (y + residual) - 1, -1, 1), atol=1e-5)
 
 
 def test_the_phase_changes_the_denoiser_alone():
-    method = build(configs.load("denoiser_128", {"image_size": "8", "model.denoiser": "(4,)"}))
-    executor = Executor(method, method.stages[0], seed=0, mesh=checks.one_device())
-    before = jax.device_get(checks.fresh(method))
-    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    after, carry, _ = executor.run_phase(executor.stage.phases[0], checks.fresh(method), [{"images": images}], {}, 0)
+    before = jax.device_get(checks.fresh(tiny()))
+    executor = checks.executor(tiny())
+    after, carry, _ = executor.run_phase(executor.stage.phases[0], checks.fresh(tiny()), [batch()], {}, 0)
     assert checks.changed(before, jax.device_get(after)) == {"params/denoiser", "optimizer/denoiser"}
     assert carry == {}
+
+
+def test_host_dispatch_and_scan_give_the_same_numbers():
+    checks.executors_agree(checks.executor(tiny()), checks.executor(tiny(), scan=True), [batch()], iterations=2)
+
+
+def test_gradients_agree_between_one_device_and_eight():
+    checks.devices_agree(tiny(), batch(8), share=1e-5, least=1e-3, compiler_options=QUICK)
 
 
 def test_noise_is_in_levels():
@@ -70,17 +85,16 @@ def test_noise_is_in_levels():
     assert float(jnp.std(noisy(images, jax.random.key(0), 15.0)) * 127.5) == pytest.approx(15, rel=0.02)
 
 
-def test_a_run_is_scored_evaluated_and_lent(faces, tmp_path, monkeypatch):
-    one = distributed.mesh(jax.devices()[:1])
+def test_a_run_killed_and_resumed_is_scored_evaluated_and_lent(faces, tmp_path, monkeypatch):
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
-    config = runs.denoiser(faces)
-    loop.train(config, tmp_path / "run")
-    metrics = (tmp_path / "run" / "metrics.csv").read_text()
+    run = checks.killed_and_resumed(monkeypatch, runs.denoiser(faces), tmp_path)
+    metrics = (run / "metrics.csv").read_text()
     assert "valid/psnr" in metrics
     assert "valid/degraded_psnr" in metrics
-    assert (tmp_path / "run" / "grids" / "restorations-0000004.png").is_file()
+    assert (run / "grids" / "restorations-0000004.png").is_file()
 
-    summary = evaluate(tmp_path / "run", tmp_path / "report", images=6)
+    summary = evaluate(run, tmp_path / "report", images=6)
     written = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert written["psnr"] == summary["psnr"]
     # Noise of 15 levels: 20 log10(255 / 15), less what clipping takes away.
@@ -89,10 +103,10 @@ def test_a_run_is_scored_evaluated_and_lent(faces, tmp_path, monkeypatch):
     assert "| degraded |" in (tmp_path / "report" / "evaluation.md").read_text()
     assert (tmp_path / "report" / "grid.png").is_file()
 
-    lent, model = frozen_denoiser(str(tmp_path / "run")), load(tmp_path / "run")
+    lent, model = frozen_denoiser(str(run)), load(run)
     jax.tree.map(np.testing.assert_array_equal, lent.variables["params"], model.variables["params"]["denoiser"])
     assert len(lent.sha256) == 64
-    assert frozen_denoiser(str(tmp_path / "run")).sha256 == lent.sha256
+    assert frozen_denoiser(str(run)).sha256 == lent.sha256
 
 
 def test_only_a_denoisers_run_can_be_lent(trained):

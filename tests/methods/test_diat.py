@@ -1,12 +1,7 @@
-"""DIAT and its hallucination against the paper's tables, equations and algorithm 1."""
+"""DIAT's attribute transfer against the paper's tables, equations and algorithm 1."""
 
-import dataclasses
-import functools
 import json
-from collections.abc import Mapping
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,132 +12,41 @@ from faceattr_jax import load
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods import diat
-from faceattr_jax.methods.base import Ctx, EditRequest, build, rmsprop
+from faceattr_jax.methods.base import EditRequest, build, rmsprop
 from faceattr_jax.nn.conv import Conv
 from faceattr_jax.pretrained import vgg_face
 from faceattr_jax.training import distributed, loop
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import checks, runs
-
-SIZE = 16
-TINY = {
-    "image_size": str(SIZE), "batch_size": "4", "model.width": "4", "model.transform": "(1, 2, 4)",
-    "model.discriminator_width": "2", "model.fc": "8", "model.denoiser": "(4,)",
-    "model.discriminator": "((1, 8, 2), (1, 3, 1), (2, 4, 2), (2, 3, 1))",
-    "loss.identity": "2.0", "loss.perceptual": "3.0", "loss.threshold": "0.25",
-}  # fmt: skip
-QUICK = {"xla_backend_optimization_level": 0}
-CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
-TRANSFER, HALLUCINATION, UNET = "diat_128", "diat_hallucination", "diat_hallucination:unet"
-
-
-class Lens(nn.Module):
-    """A face network of two layers."""
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        x = nn.relu(Conv(4, 3, 2, name="conv")(images))
-        return nn.Dense(5, name="fc")(x.mean((1, 2)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Face:
-    """Stands for `pretrained.FaceNetwork`."""
-
-    seed: int = 0
-    name: str = "lens"
-
-    @property
-    def sha256(self) -> str:
-        return f"{self.seed:064}"
-
-    @functools.cached_property
-    def variables(self) -> Mapping[str, Any]:
-        return jax.device_get(Lens().init(jax.random.key(self.seed), jnp.zeros((1, 8, 8, 3))))
-
-    def features(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-        return Lens().apply(variables, jax.image.resize(images, (images.shape[0], 8, 8, 3), "linear"))
-
-
-FACE = Face()
+from tests.checks import quick
+from tests.methods.tiny_diat import (
+    CTX,
+    FACE,
+    HALLUCINATION,
+    TRANSFER,
+    UNET,
+    A,
+    Face,
+    X,
+    applied,
+    batch,
+    carried,
+    check_devices,
+    check_executors,
+    check_phases,
+    flat,
+    float_batch,
+    squared,
+    state,
+    tiny,
+    variables,
+)
 
 
 @pytest.fixture(autouse=True)
 def _face_network(monkeypatch):
     monkeypatch.setattr(diat, "open_face", lambda config: FACE)
-
-
-@functools.cache
-def tiny(name: str = TRANSFER, **overrides: str):
-    settings = {**TINY, "model.mask": "(4, 4, 4, 4)"} if name.startswith(TRANSFER) else TINY
-    if name == UNET:
-        settings = {key: TINY[key] for key in ("image_size", "batch_size", "model.width", "model.transform")}
-    overrides = {key.replace("__", "."): value for key, value in overrides.items()}
-    return build(configs.load(name, {**settings, **overrides}))
-
-
-@functools.cache
-def state(name: str = TRANSFER):
-    """A fresh state whose batch norms have averages, scales and shifts other than 0 and 1, and a mask half open."""
-    fresh = jax.jit(lambda: init_state(tiny(name), 0), compiler_options=QUICK)()
-    leaves, tree = jax.tree.flatten(fresh.variables)
-    rng = np.random.default_rng(0)
-    leaves = [x + jnp.asarray(rng.uniform(-0.3, 0.3, x.shape), x.dtype) if x.ndim == 1 else x for x in leaves]
-    held = jax.tree.unflatten(tree, leaves)
-    if "mask" in held["params"]:  # about half of it open
-        own = {collection: held[collection]["mask"] for collection in held}
-        seen = tiny(name).networks["mask"].apply(own, X, capture_intermediates=True, mutable=["intermediates"])[1]
-        held["batch_stats"]["mask"]["norm5"]["mean"] = jnp.median(seen["intermediates"]["conv5"]["__call__"][0])[None]
-        held["params"]["mask"]["norm5"]["bias"] = jnp.zeros(1)
-    return fresh.replace(variables=held)
-
-
-def variables(name: str = TRANSFER):
-    """As an objective gets them."""
-    return {**state(name).variables, "frozen": {"face": FACE.variables}}
-
-
-def batch(count: int = 4):
-    rng = np.random.default_rng(0)
-
-    def leaf(value: float):
-        images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
-        return {"images": images, "labels": np.full((count, 1), value, np.float32)}
-
-    return {"source": leaf(1), "guided": leaf(0)}
-
-
-def float_batch():
-    return {
-        name: {"images": jnp.asarray(leaf["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(leaf["labels"])}
-        for name, leaf in batch().items()
-    }
-
-
-X, A = (float_batch()[name]["images"] for name in ("source", "guided"))
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=QUICK)
-
-
-def applied(network: str, images, *, train: bool = True, name: str = TRANSFER):
-    """The bare network's output, normalising as in training or not."""
-    held = state(name).variables
-    own = {c: held[c][network] for c in ("params", "batch_stats") if network in held[c]}
-    if "batch_stats" not in own:
-        return quick(tiny(name).networks[network].apply)(own, images)
-    module = tiny(name).networks[network]
-    return quick(lambda v, x: module.apply(v, x, train=train, mutable=["batch_stats"])[0])(own, images)
-
-
-def flat(x):
-    return np.asarray(x, np.float64).reshape(len(x), -1)
-
-
-def squared(a, b):
-    return np.mean(np.sum((flat(a) - flat(b)) ** 2, axis=1))
 
 
 # Networks. (height, channels) after each layer.
@@ -287,11 +191,6 @@ def test_the_mask_learns_through_the_binariser():
 # Losses, each by hand from the bare networks.
 
 
-def carried(name: str = TRANSFER, **overrides: str):
-    method = tiny(name, **overrides)
-    return quick(method.forward_objective)(variables(name), float_batch(), {}, CTX).carry
-
-
 def by_hand(compared: str = "T"):
     """The terms of L_F."""
     transformed, e = applied("transform", X), np.asarray(applied("mask", X))
@@ -408,75 +307,11 @@ def test_pre_training_is_eqs_12_17_and_18():
     np.testing.assert_allclose(out.losses["denoiser"], expected, rtol=1e-3)
 
 
-def test_the_hallucinations_loss_is_eq_20():
-    name = HALLUCINATION
-    method = tiny(name)
-    x = method.inputs(X)
-    small = jax.image.resize(X, (4, SIZE // 8, SIZE // 8, 3), "cubic")
-    levels = jnp.clip(jnp.round((small + 1) * 127.5), 0, 255)
-    expected = jnp.clip(jax.image.resize(levels / 127.5 - 1, X.shape, "cubic"), -1, 1)
-    np.testing.assert_allclose(x, expected, atol=1e-5)
-    made = applied("transform", x, name=name)
-    plain = tiny(name, loss__perceptual="0.0")
-    out = quick(plain.transfer_objective)(variables(name), float_batch(), carried(name), CTX)
-    terms = {
-        "adversarial": -np.mean(applied("discriminator", made, name=name)[0]),
-        "identity": squared(FACE.features(FACE.variables, made), FACE.features(FACE.variables, x)),
-        "reconstruction": squared(made, X) / 4,
-    }
-    assert set(out.metrics) == set(terms)
-    for term, value in terms.items():
-        np.testing.assert_allclose(out.metrics[term], value, rtol=1e-3, err_msg=term)
-    total = terms["adversarial"] + 2 * terms["identity"] + 0.01 * terms["reconstruction"]
-    np.testing.assert_allclose(out.losses["transfer"], total, rtol=1e-3)
-    assert configs.load(name).loss.perceptual == 0
-    # D's regression sees what T is given, and T learns the truth from it.
-    first = quick(method.regression_objective)(variables(name), float_batch(), {}, CTX)
-    scores = [np.asarray(applied("discriminator", v, name=name)[0]) for v in (A, x)]
-    np.testing.assert_allclose(
-        first.losses["discriminator"], np.mean((1 - scores[0]) ** 2) + np.mean((-1 - scores[1]) ** 2), rtol=1e-4
-    )
-    both = jnp.concatenate([X, A])
-    found = quick(method.reconstruction_objective)(variables(name), float_batch(), {}, CTX).losses["transfer"]
-    expected = squared(both, applied("transform", method.inputs(both), name=name)) / 4
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
-    # All that the baseline learns from, on one stream of faces.
-    found = quick(tiny(UNET).reconstruction_objective)(state(UNET).variables, float_batch()["source"], {}, CTX)
-    np.testing.assert_allclose(found.losses["transfer"], squared(X, applied("transform", x, name=UNET)) / 4, rtol=1e-3)
-
-
 # Phases.
 
 
-# Of each stage's phases what they change, besides what belongs to a mask.
-STEPS = {
-    (0, "reconstruction"): {"params/transform", "batch_stats/transform", "optimizer/transfer"},
-    (0, "regression"): {"params/discriminator", "optimizer/discriminator"},
-    (0, "denoising"): {"params/denoiser", "optimizer/denoiser"},
-    (1, "forward"): {"batch_stats/transform"},
-    (1, "discriminator"): {"params/discriminator", "optimizer/discriminator"},
-    (1, "transfer"): {"params/transform", "optimizer/transfer"},
-    (1, "smoothing"): {"params/transform", "optimizer/transfer"},
-}
-MASKS = {"forward": {"batch_stats/mask"}, "transfer": {"params/mask"}, "smoothing": {"params/mask"}}
-
-
-@pytest.mark.parametrize("name", [TRANSFER, HALLUCINATION, UNET])
-def test_every_phase_changes_its_own_and_all_else_stays_bit_identical(name):
-    method, data = tiny(name), batch()["source"] if name == UNET else batch()
-    carry, done = {}, []
-    for number, stage in enumerate(method.stages):
-        executor = Executor(method, stage, seed=0, mesh=checks.one_device())
-        assert executor.draws_per_iteration == 1
-        held, frozen = checks.fresh(method), jax.device_get(executor.frozen)
-        for phase in stage.phases:
-            before = jax.device_get(held)
-            held, carry, _ = executor.run_phase(phase, held, [data], carry, 0)
-            expected = STEPS[number, phase.name] | (MASKS.get(phase.name, set()) if name == TRANSFER else set())
-            assert checks.changed(before, jax.device_get(held)) == expected, phase.name
-            done.append((number, phase.name))
-        jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(executor.frozen))
-    assert done == list(STEPS)[: 1 if name == UNET else None]
+def test_every_phase_changes_its_own_and_all_else_stays_bit_identical():
+    check_phases(TRANSFER)
 
 
 def test_rmsprop_adds_its_epsilon_to_the_root():
@@ -499,15 +334,15 @@ def test_the_schedule_is_algorithm_1():
 
 def test_clipping_comes_once_after_twelve_updates(monkeypatch):
     """With a bound that the updates cross: without the projection D is outside of it, with it on it."""
-    method = tiny(optimizer__learning_rate="0.01", loss__clip="0.02")
+    method = tiny(optimizer__learning_rate="0.01", loss__clip="0.02", steps__discriminator="12")
     phase = method.stages[1].phases[1]
     assert (phase.name, phase.repeats) == ("discriminator", 12)
     calls = []
     ends = {}
+    executor = checks.executor(method, 1)
+    clip = executor._projections["discriminator"]
     for project in (True, False):
-        executor = Executor(method, method.stages[1], seed=0, mesh=checks.one_device())
-        clip = executor._projections["discriminator"]
-        executor._projections["discriminator"] = lambda s, c=clip, p=project: calls.append(p) or (c(s) if p else s)
+        executor._projections["discriminator"] = lambda s, p=project: calls.append(p) or (clip(s) if p else s)
         held, carry, _ = executor.run_phase(executor.stage.phases[0], checks.fresh(method), [batch()], {}, 0)
         held, _, _ = executor.run_phase(executor.stage.phases[1], held, [batch()], carry, 0)
         ends[project] = jax.device_get(held.variables["params"])
@@ -518,39 +353,17 @@ def test_clipping_comes_once_after_twelve_updates(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, ends[False]["transform"], ends[True]["transform"])
 
 
-def test_host_dispatch_and_scan_give_the_same_numbers():
-    for stage in tiny(steps__discriminator="3", steps__transfer="2").stages:
-        method = tiny(steps__discriminator="3", steps__transfer="2")
-        found = []
-        for scan in (False, True):
-            executor = Executor(method, stage, seed=0, mesh=checks.one_device(), scan=scan)
-            held = checks.fresh(method)
-            for i in range(2):
-                held, metrics = executor.iterate(held, [batch()], i)
-            found.append((jax.device_get(held), jax.device_get(metrics)))
-        (one, first), (other, second) = found
-        assert first.keys() == second.keys()
-        np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=5e-3, atol=1e-5)
-        before = jax.device_get(checks.fresh(method))
-
-        def close(old, a, b):
-            # RMSProp's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-            assert np.linalg.norm(a - b) <= 2e-2 * max(np.linalg.norm(a - old), 1e-4)
-
-        jax.tree.map(close, before.variables, one.variables, other.variables)
+@pytest.mark.parametrize("stage", [0, 1])
+def test_host_dispatch_and_scan_give_the_same_numbers(stage):
+    check_executors(TRANSFER, stage)
 
 
-@pytest.mark.parametrize(("name", "stage"), [(TRANSFER, 0), (TRANSFER, 1), (HALLUCINATION, 1)])
-def test_gradients_agree_between_one_device_and_eight(name, stage):
-    found = [checks.gradients(tiny(name), batch(8), devices, stage, compiler_options=QUICK) for devices in (1, 8)]
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-2)
-
-    jax.tree.map(close, *found)
+@pytest.mark.parametrize("stage", [0, 1])
+def test_gradients_agree_between_one_device_and_eight(stage):
+    found = check_devices(TRANSFER, stage)
     # Pre-training leaves the mask alone.
     if stage == 0:
-        assert not any(leaf.any() for leaf in jax.tree.leaves(found[0]["reconstruction"]["transfer"]["mask"]))
+        assert not any(leaf.any() for leaf in jax.tree.leaves(found["reconstruction"]["transfer"]["mask"]))
 
 
 def test_source_and_guided_sets():
@@ -714,25 +527,3 @@ def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
     lent = load(tmp_path / "denoiser")
     residual = lent.method.networks["denoiser"].apply({"params": lent.variables["params"]["denoiser"]}, result)
     np.testing.assert_allclose(found, squared(residual, np.zeros_like(residual)), rtol=1e-3)
-
-
-@pytest.mark.slow
-def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, monkeypatch):
-    one = checks.one_device()
-    monkeypatch.setattr(distributed, "mesh", lambda: one)
-    short = {"steps.discriminator": 1, "steps.transfer": 1, "steps.smoothing": 1}
-    narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2),
-              "train.iterations": 2, "train.evaluate_every": 2, "evaluation.images": 8}  # fmt: skip
-    rest = {"model.discriminator_width": 2, "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2)), "model.fc": 4,
-            "model.denoiser": (2,), "pretrain.iterations": 1}  # fmt: skip
-    config = runs.changed(HALLUCINATION, {**narrow, **rest, **short}, faces, {})
-    checks.killed_and_resumed(monkeypatch, config, tmp_path, 1).rename(tmp_path / "diat")
-    loop.train(runs.changed(f"{HALLUCINATION}:unet", narrow, faces, {}), tmp_path / "unet")
-    assert not (tmp_path / "unet" / "frozen.json").exists()
-    reports = {name: evaluate(tmp_path / name, tmp_path / f"{name}_report", images=6) for name in ("diat", "unet")}
-    rows = {name: json.loads((tmp_path / f"{name}_report" / "evaluation.json").read_text())["rows"] for name in reports}
-    assert rows["diat"]["degraded"] == rows["unet"]["degraded"]
-    assert 0 < rows["diat"]["degraded"]["gradient_energy_ratio"] < 1
-    assert reports["diat"]["psnr"] > 0
-    with pytest.raises(UserError, match="cannot edit; it can restore"):
-        load(tmp_path / "diat").edit(np.zeros((32, 32, 3), np.uint8), {"Eyeglasses": 0})

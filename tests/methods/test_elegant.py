@@ -13,17 +13,12 @@ from faceattr_jax.methods import elegant
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
-from tests import runs
-from tests.checks import changed, gradients, killed_and_resumed, layer_outputs
+from tests import checks, runs
+from tests.checks import QUICK, changed, killed_and_resumed, layer_outputs, quick
 
-# Tiny networks whose compilation takes most of the time: optimise nothing.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 NAMES = "Bangs,Eyeglasses,Male"
 SIZE, N = 32, 3
 TINY = {"model.width": "2", "model.encoder": "(1, 2, 4)", "image_size": str(SIZE), "batch_size": "2"}
-
-compiled = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 
 
 @functools.cache
@@ -219,7 +214,7 @@ def test_exchange():
 def test_exchange_of_codes_twice_gives_the_first_codes_back():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    own, other = (compiled(method.encode)(variables, x)[-1] for x in (images, references))
+    own, other = (quick(method.encode)(variables, x)[-1] for x in (images, references))
     mask = method.channels(jnp.array([1, 0, 1]))
     np.testing.assert_array_equal(mask, method.parts[0] | method.parts[2])
     once = elegant.exchange(own, other, mask)
@@ -230,16 +225,16 @@ def test_exchange_of_codes_twice_gives_the_first_codes_back():
 def test_skips_are_those_of_the_edited_image_and_sums_are_clipped():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
+    features, others = (quick(method.encode)(variables, x) for x in (images, references))
     mask = jnp.array([0, 1, 0])
-    swapped = compiled(method.swap)(variables, images, references, mask)
+    swapped = quick(method.swap)(variables, images, references, mask)
     code, _ = elegant.exchange(features[-1], others[-1], jnp.asarray(method.parts[1]))
     own = {"params": variables["params"]["decoder"]}
-    residual = compiled(method.networks["decoder"].apply)(own, code, features)
+    residual = quick(method.networks["decoder"].apply)(own, code, features)
     assert np.abs(residual).max() <= 2.0
     assert np.abs(images + residual).max() > 1.0
     np.testing.assert_allclose(swapped, np.clip(images + residual, -1, 1), atol=1e-6)
-    foreign = compiled(method.networks["decoder"].apply)(own, code, [*others[:-1], features[-1]])
+    foreign = quick(method.networks["decoder"].apply)(own, code, [*others[:-1], features[-1]])
     assert np.abs(foreign - residual).max() > 0.01
 
 
@@ -248,7 +243,7 @@ def test_losses_are_the_papers_sums():
     method = tiny()
     variables, data = variables_of(method), float_batch()
     a, b = data["positive"], data["negative"]
-    encode, decode = compiled(method.encode), compiled(method.decode)
+    encode, decode = quick(method.encode), quick(method.decode)
     f_a, f_b = encode(variables, a["images"]), encode(variables, b["images"])
     part = method.parts[1]
     z_c, z_d = np.where(part, f_b[-1], f_a[-1]), np.where(part, f_a[-1], f_b[-1])
@@ -262,7 +257,7 @@ def test_losses_are_the_papers_sums():
 
     def score(network, images, labels):
         own = {"params": variables["params"][network]}
-        logits = compiled(method.networks[network].apply)(own, images, labels)
+        logits = quick(method.networks[network].apply)(own, images, labels)
         return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 
     d_losses, g_losses = [], []
@@ -273,19 +268,19 @@ def test_losses_are_the_papers_sums():
         d_losses.append(-sum(np.mean(np.log(p)) for p in terms))
         g_losses.append(-np.mean(np.log(fake_c)) - np.mean(np.log(fake_d)))
 
-    out = compiled(method.discriminators_objective)(variables, data, {}, ctx())
+    out = quick(method.discriminators_objective)(variables, data, {}, ctx())
     expected = (d_losses[0] + 0.5 * d_losses[1]) / 4
     np.testing.assert_allclose(out.losses["discriminators"], expected, rtol=1e-4)
-    out = compiled(method.generator_objective)(variables, data, {}, ctx())
+    out = quick(method.generator_objective)(variables, data, {}, ctx())
     np.testing.assert_allclose(out.metrics["reconstruction"], mse, rtol=1e-4)
     np.testing.assert_allclose([out.metrics[n] for n in elegant.SCALES], g_losses, rtol=1e-4)
     np.testing.assert_allclose(out.losses["generator"], 5 * mse + g_losses[0] + 0.5 * g_losses[1], rtol=1e-4)
 
     # The paper's weights, over the networks above.
     paper = tiny("elegant_256", **{"model.discriminator": "(1, 2, 4, 8)", "model.decoder_activation": "relu"})
-    out = compiled(paper.discriminators_objective)(variables, data, {}, ctx())
+    out = quick(paper.discriminators_objective)(variables, data, {}, ctx())
     np.testing.assert_allclose(out.losses["discriminators"], sum(d_losses), rtol=1e-4)
-    out = compiled(paper.generator_objective)(variables, data, {}, ctx())
+    out = quick(paper.generator_objective)(variables, data, {}, ctx())
     l1 = sum(
         np.mean(np.abs(np.asarray(decode(variables, x["images"], f, f[-1])) - x["images"]))
         for x, f in ((a, f_a), (b, f_b))
@@ -293,22 +288,12 @@ def test_losses_are_the_papers_sums():
     np.testing.assert_allclose(out.losses["generator"], l1 + sum(g_losses), rtol=1e-4)
 
 
-def start(method, mesh):
-    """A state as the loop makes it."""
-    return jax.jit(lambda: init_state(method, 0), out_shardings=distributed.replicated(mesh))()
-
-
-@functools.cache
-def one_device_executor(*, scan: bool = False):
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=distributed.mesh(jax.devices()[:1]), scan=scan)
-
-
 @pytest.mark.parametrize(
     ("number", "trained"), [(0, {"discriminator1", "discriminator2"}), (1, {"encoder", "decoder"})]
 )
 def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(number, trained):
-    method, executor = tiny(), one_device_executor()
-    state = start(method, distributed.mesh(jax.devices()[:1]))
+    method, executor = tiny(), checks.executor(tiny())
+    state = checks.fresh(method)
     before = jax.device_get(state)
     phase = executor.stage.phases[number]
     after = jax.device_get(executor.run_phase(phase, state, [batch()], {}, 1)[0])
@@ -323,19 +308,19 @@ def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(numb
 
 def test_one_compiled_function_for_all_attributes():
     """The index is traced: its cost is one compilation, and it chooses the part that is exchanged."""
-    executor = one_device_executor()
-    state = start(tiny(), distributed.mesh(jax.devices()[:1]))
+    executor = checks.executor(tiny())
+    state = checks.fresh(tiny())
     for iteration in range(2 * N):
         state, _ = executor.iterate(state, [batch()], iteration)
     assert [update._cache_size() for update in executor._updates.values()] == [1, 1]
 
     method = tiny()
     variables, data = variables_of(method), float_batch()
-    objective = compiled(method.generator_objective)
+    objective = quick(method.generator_objective)
     found = {float(objective(variables, data, {}, ctx(i)).losses["generator"]) for i in range(N)}
     assert len(found) == N
     assert objective._cache_size() == 1
-    swap = compiled(method.swap)
+    swap = quick(method.swap)
     images, references = pictures()
     results = [np.asarray(swap(variables, images, references, jnp.arange(N) == i)) for i in range(N)]
     assert swap._cache_size() == 1
@@ -344,8 +329,8 @@ def test_one_compiled_function_for_all_attributes():
 
 def test_the_generators_fakes_are_those_that_the_discriminators_saw():
     """The adversarial terms of an iteration's second phase are the new discriminators' on the first phase's fakes."""
-    method, executor = tiny(), one_device_executor()
-    state = start(method, distributed.mesh(jax.devices()[:1]))
+    method, executor = tiny(), checks.executor(tiny())
+    state = checks.fresh(method)
     old = jax.device_get(state.variables)
     state, metrics = executor.iterate(state, [batch()], 1)
     data = float_batch()
@@ -353,7 +338,7 @@ def test_the_generators_fakes_are_those_that_the_discriminators_saw():
     mask = jnp.array([0, 1, 0])
     logits = []
     for x, y in ((a, b), (b, a)):
-        fake = compiled(method.swap)(old, x["images"], y["images"], mask)
+        fake = quick(method.swap)(old, x["images"], y["images"], mask)
         labels = x["labels"].at[:, 1].set(y["labels"][:, 1])
         new = {"params": state.variables["params"]["discriminator1"]}
         logits.append(np.asarray(method.networks["discriminator1"].apply(new, fake, labels)))
@@ -364,10 +349,10 @@ def test_the_generators_fakes_are_those_that_the_discriminators_saw():
 def test_host_dispatch_and_scan_give_the_same_numbers():
     found = []
     for scan in (False, True):
-        state = start(tiny(), distributed.mesh(jax.devices()[:1]))
+        state = checks.fresh(tiny())
         history = []
         for iteration in range(2):
-            state, metrics = one_device_executor(scan=scan).iterate(state, [batch()], iteration)
+            state, metrics = checks.executor(tiny(), scan=scan).iterate(state, [batch()], iteration)
             history.append({name: float(value) for name, value in metrics.items()})
         found.append((jax.device_get(state.variables), history))
     (one, first), (other, second) = found
@@ -378,13 +363,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
 
 
 def test_gradients_agree_between_one_device_and_eight():
-    data = batch(count=8)
-    one, eight = (gradients(tiny(), data, devices, compiler_options=COMPILER_OPTIONS) for devices in (1, 8))
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-2)
-
-    jax.tree.map(close, one, eight)
+    checks.devices_agree(tiny(), batch(count=8), share=1e-5, least=1e-2, compiler_options=QUICK)
 
 
 # Inference.
@@ -393,8 +372,8 @@ def test_gradients_agree_between_one_device_and_eight():
 def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
-    swap = compiled(method.swap)
-    reconstruction = compiled(method.reconstruct)(variables, images)
+    swap = quick(method.swap)
+    reconstruction = quick(method.reconstruct)(variables, images)
     np.testing.assert_allclose(swap(variables, images, images, jnp.ones(N)), reconstruction, atol=1e-6)
     np.testing.assert_allclose(swap(variables, images, references, jnp.zeros(N)), reconstruction, atol=1e-6)
     assert np.abs(swap(variables, images, references, jnp.ones(N)) - reconstruction).max() > 0.01
@@ -403,13 +382,13 @@ def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
 def test_swap_from_several_references_and_for_each_image():
     method = tiny()
     variables, (images, *references) = variables_of(method), pictures(2)
-    encode, decode = compiled(method.encode), compiled(method.decode)
+    encode, decode = quick(method.encode), quick(method.decode)
     features = encode(variables, images)
     codes = [encode(variables, r)[-1] for r in references]
     first, _, last = method.parts
     expected = np.where(first, codes[0], np.where(last, codes[1], features[-1]))
     expected = decode(variables, images, features, expected)
-    swap = compiled(method.swap)
+    swap = quick(method.swap)
     mask = jnp.array([[1, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(swap(variables, images, jnp.stack(references), mask), expected, atol=1e-5)
     each = jnp.broadcast_to(mask[:, None], (2, 2, N))
@@ -425,13 +404,13 @@ def test_linear_goes_from_the_reconstruction_to_the_swap():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([0, 1, 0])
-    frames = compiled(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
+    frames = quick(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
     assert frames.shape == (3, *images.shape)
-    np.testing.assert_allclose(frames[0], compiled(method.reconstruct)(variables, images), atol=1e-5)
-    np.testing.assert_allclose(frames[2], compiled(method.swap)(variables, images, references, mask), atol=1e-5)
-    features, others = (compiled(method.encode)(variables, x) for x in (images, references))
+    np.testing.assert_allclose(frames[0], quick(method.reconstruct)(variables, images), atol=1e-5)
+    np.testing.assert_allclose(frames[2], quick(method.swap)(variables, images, references, mask), atol=1e-5)
+    features, others = (quick(method.encode)(variables, x) for x in (images, references))
     between = np.where(method.parts[1], 0.75 * features[-1] + 0.25 * others[-1], features[-1])
-    expected = compiled(method.decode)(variables, images, features, between)
+    expected = quick(method.decode)(variables, images, features, between)
     np.testing.assert_allclose(frames[1], expected, atol=1e-5)
 
 
@@ -441,16 +420,16 @@ def test_matrix_of_references_is_bilinear_between_four_codes():
     mask = jnp.array([0, 1, 0])
     places = jnp.array([0.0, 0.5, 1.0])
     down = jnp.array([0.0, 1.0])
-    grid = compiled(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
+    grid = quick(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
     assert grid.shape == (2, 3, *images.shape)
-    swaps = [compiled(method.swap)(variables, images, r, mask) for r in references]
-    corners = [compiled(method.reconstruct)(variables, images), *swaps]
+    swaps = [quick(method.swap)(variables, images, r, mask) for r in references]
+    corners = [quick(method.reconstruct)(variables, images), *swaps]
     for (row, column), corner in zip([(0, 0), (0, 2), (1, 0), (1, 2)], corners, strict=True):
         np.testing.assert_allclose(grid[row, column], corner, atol=1e-5)
-    features = compiled(method.encode)(variables, images)
-    lower = [compiled(method.encode)(variables, r)[-1] for r in references[1:]]
+    features = quick(method.encode)(variables, images)
+    lower = [quick(method.encode)(variables, r)[-1] for r in references[1:]]
     code = np.where(method.parts[1], (lower[0] + lower[1]) / 2, features[-1])
-    np.testing.assert_allclose(grid[1, 1], compiled(method.decode)(variables, images, features, code), atol=1e-5)
+    np.testing.assert_allclose(grid[1, 1], quick(method.decode)(variables, images, features, code), atol=1e-5)
 
 
 def test_matrix_of_attributes():
@@ -459,10 +438,10 @@ def test_matrix_of_attributes():
     masks = jnp.array([[1, 0, 0], [0, 0, 1]])
     places = jnp.array([0.0, 1.0])
     stacked = jnp.stack(references)
-    grid = compiled(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
+    grid = quick(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
     assert grid.shape == (2, 2, *images.shape)
-    swap = compiled(method.swap)
-    np.testing.assert_allclose(grid[0, 0], compiled(method.reconstruct)(variables, images), atol=1e-5)
+    swap = quick(method.swap)
+    np.testing.assert_allclose(grid[0, 0], quick(method.reconstruct)(variables, images), atol=1e-5)
     np.testing.assert_allclose(grid[1, 0], swap(variables, images, references[0], masks[0]), atol=1e-5)
     np.testing.assert_allclose(grid[0, 1], swap(variables, images, references[1], masks[1]), atol=1e-5)
     np.testing.assert_allclose(grid[1, 1], swap(variables, images, stacked, masks), atol=1e-5)
@@ -472,20 +451,20 @@ def test_swap_is_pure_under_vmap_and_grad():
     method = tiny()
     variables, (images, references) = variables_of(method), pictures()
     mask = jnp.array([1, 0, 1])
-    together = compiled(method.swap)(variables, images, references, mask)
+    together = quick(method.swap)(variables, images, references, mask)
 
     def one(image, reference):
         return method.swap(variables, image[None], reference[None], mask)[0]
 
-    np.testing.assert_allclose(compiled(jax.vmap(one))(images, references), together, atol=1e-5)
-    gradient = compiled(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
+    np.testing.assert_allclose(quick(jax.vmap(one))(images, references), together, atol=1e-5)
+    gradient = quick(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
     assert np.isfinite(gradient).all()
     assert float(jnp.abs(gradient).max()) > 0
 
 
 def test_a_run_killed_and_resumed_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):
     """And the loop draws opposite pairs, and shows swaps on a grid."""
-    one = distributed.mesh(jax.devices()[:1])
+    one = checks.one_device()
     monkeypatch.setattr(distributed, "mesh", lambda: one)
     settings = {"model.width": 2, "image_size": 32, "batch_size": 2, "evaluation.images": 8, "train.evaluate_every": 0}
     config = runs.changed("elegant_128:synthetic", {**settings, "train.iterations": 4}, faces, {})

@@ -16,11 +16,10 @@ from faceattr_jax.methods.base import Ctx, Given, build
 from faceattr_jax.pretrained import vgg16, weights
 from faceattr_jax.training import loop
 from faceattr_jax.training.state import init_state, with_given
-from faceattr_jax.training.step import Executor
 from tests import checks, runs
+from tests.checks import QUICK, quick
 
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(1))
-QUICK = {"xla_backend_optimization_level": 0}
 SIZE = 32
 COMMON = {"image_size": SIZE, "shift": 0, "attributes": "Bald,Bangs"}
 TINY = {
@@ -34,11 +33,6 @@ NAMES = sorted(TINY)
 def tiny(name, **changes):
     settings = {**COMMON, **TINY[name], **changes}
     return build(configs.load(name, {key: str(value) for key, value in settings.items()}))
-
-
-@functools.cache
-def executor(name, scan=False):
-    return Executor(tiny(name), tiny(name).stages[0], seed=0, mesh=checks.one_device(), scan=scan)
 
 
 def batch(count=4):
@@ -102,7 +96,7 @@ def test_moons_objective_by_hand(target):
     variables = jax.device_get(checks.fresh(method).variables)
     images = jax.random.normal(jax.random.key(0), (4, SIZE, SIZE, 3))
     labels = batch()["labels"]
-    out = jax.jit(method.objective, compiler_options=QUICK)(variables, {"images": images, "labels": labels}, {}, CTX)
+    out = quick(method.objective)(variables, {"images": images, "labels": labels}, {}, CTX)
     own = {"params": variables["params"]["classifier"]}
     dropout = {"dropout": jax.random.fold_in(CTX.key, 1)}
     outputs = np.asarray(method.networks["classifier"].apply(own, images, train=True, rngs=dropout), np.float64)
@@ -135,8 +129,9 @@ def test_a_sign_is_read_as_a_probability():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_phase_changes_the_network_and_the_counts(name):
     before = jax.device_get(checks.fresh(tiny(name)))
-    phase = executor(name).stage.phases[0]
-    after, carry, _ = executor(name).run_phase(phase, checks.fresh(tiny(name)), [batch()], {}, 0)
+    executor = checks.executor(tiny(name))
+    phase = executor.stage.phases[0]
+    after, carry, _ = executor.run_phase(phase, checks.fresh(tiny(name)), [batch()], {}, 0)
     expected = {"params/classifier", "memory/counts", "optimizer/classifier"}
     expected |= {"batch_stats/classifier"} if name == "classifier_diat" else set()
     assert checks.changed(before, jax.device_get(after)) == expected
@@ -145,31 +140,13 @@ def test_the_phase_changes_the_network_and_the_counts(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_host_dispatch_and_scan_give_the_same_numbers(name):
-    before = jax.device_get(checks.fresh(tiny(name))).variables["params"]
-    found = []
-    for scan in (False, True):
-        state = checks.fresh(tiny(name))
-        for i in range(2):
-            state, metrics = executor(name, scan).iterate(state, [batch()], i)
-        found.append((jax.device_get(state.variables["params"]), jax.device_get(metrics)))
-    (one, first), (other, second) = found
-    np.testing.assert_allclose([*first.values()], [second[key] for key in first], rtol=1e-4)
-
-    def close(old, a, b):
-        # Adam's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-        assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(a - old)
-
-    jax.tree.map(close, before, one, other)
+    host, scanned = checks.executor(tiny(name)), checks.executor(tiny(name), scan=True)
+    checks.executors_agree(host, scanned, [batch()], iterations=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_agree_between_one_device_and_eight(name):
-    one, eight = (checks.gradients(tiny(name), batch(16), devices, compiler_options=QUICK) for devices in (1, 8))
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-3)
-
-    jax.tree.map(close, one, eight)
+    checks.devices_agree(tiny(name), batch(16), share=1e-4, least=1e-3, compiler_options=QUICK)
 
 
 def test_what_is_given_replaces_parameters_and_their_averages():

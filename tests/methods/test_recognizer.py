@@ -15,15 +15,14 @@ from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.pretrained import face_network
 from faceattr_jax.training import distributed, loop
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
 from tests import checks, runs
+from tests.checks import QUICK, quick
 
 SIZE = 8
 TINY = {
     "image_size": str(SIZE), "batch_size": "8", "shift": "0", "model.widths": "(2, 4)", "model.embedding": "6",
     "model.people": "5", "model.dropout": "0.0",
 }  # fmt: skip
-QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 DATA = "synthetic:60"  # 10 people to train on, one to validate with: 12 in all, 5 pictures each
 
@@ -44,7 +43,7 @@ def batch(count: int = 8):
 
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
+    return checks.executor(tiny())
 
 
 @pytest.mark.parametrize(("spec", "widths", "people"), [
@@ -68,7 +67,7 @@ def test_objective_by_hand():
     variables = jax.device_get(checks.fresh(tiny()).variables)
     data = batch()
     images = jnp.asarray(data["images"] / 127.5 - 1, jnp.float32)
-    out = jax.jit(method.objective, compiler_options=QUICK)(variables, {**data, "images": images}, {}, CTX)
+    out = quick(method.objective)(variables, {**data, "images": images}, {}, CTX)
     own = {name: variables[name]["embedder"] for name in ("params", "batch_stats")}
     vectors, new = method.networks["embedder"].apply(own, images, train=True, mutable=["batch_stats"])
     vectors = np.asarray(vectors, np.float64)
@@ -100,32 +99,12 @@ def test_the_phase_trains_both_networks_and_moves_the_statistics(executor):
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
-    before = jax.device_get(checks.fresh(tiny()))
-    found = []
-    for runner in (executor, scanned):
-        state = checks.fresh(tiny())
-        for i in range(2):
-            state, metrics = runner.iterate(state, [batch()], i)
-        found.append((jax.device_get(state), jax.device_get(metrics)))
-    (one, first), (other, second) = found
-    np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=1e-4)
-
-    def close(old, a, b):
-        # Adam's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-        assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(a - old)
-
-    jax.tree.map(close, before.variables, one.variables, other.variables)
+    checks.executors_agree(executor, checks.executor(tiny(), scan=True), [batch()], iterations=2)
 
 
 def test_gradients_agree_between_one_device_and_eight():
-    one, eight = (checks.gradients(tiny(), batch(16), devices, compiler_options=QUICK) for devices in (1, 8))
-
-    def close(a, b):
-        assert np.linalg.norm(a - b) <= 1e-4 * max(np.linalg.norm(a), 1e-3)
-
-    jax.tree.map(close, one, eight)
-    assert one["recognize"]["recognizer"].keys() == {"embedder", "people"}
+    found = checks.devices_agree(tiny(), batch(16), share=1e-4, least=1e-3, compiler_options=QUICK)
+    assert found["recognize"]["recognizer"].keys() == {"embedder", "people"}
 
 
 def test_batches_show_everybody_equally_often():

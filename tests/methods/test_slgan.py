@@ -18,8 +18,8 @@ from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.methods.base import Ctx, EditRequest, build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
-from faceattr_jax.training.step import Executor
 from tests import checks, runs
+from tests.checks import QUICK, quick
 
 SIZE = 16
 TINY = {
@@ -27,7 +27,6 @@ TINY = {
     "model.discriminator_fc": "2.0", "attributes": "Male,Smiling",
     "loss.recognition": "2.0", "loss.feature_reconstruction": "3.0", "loss.decoder_pixels": "0.5",
 }  # fmt: skip
-QUICK = {"xla_backend_optimization_level": 0}
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 PHASES = ("reconstruction", "modification", "generation")
 
@@ -39,7 +38,7 @@ def tiny(**overrides: str):
 
 @functools.cache
 def variables():
-    return jax.jit(lambda: init_state(tiny(), 0).variables, compiler_options=QUICK)()
+    return checks.fresh(tiny()).variables
 
 
 def batch(count: int = 4):
@@ -51,10 +50,6 @@ def batch(count: int = 4):
 def float_batch():
     data = batch()
     return {"images": jnp.asarray(data["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(data["labels"])}
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=QUICK)
 
 
 @functools.cache
@@ -216,7 +211,7 @@ def test_recognised_latents_are_a_target_and_teach_the_encoder_nothing():
 
 @pytest.fixture(scope="module")
 def executor():
-    return Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device())
+    return checks.executor(tiny())
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -236,22 +231,8 @@ def test_stages_two_and_three_leave_the_encoder_bit_identical(executor, number):
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers(executor):
-    scanned = Executor(tiny(), tiny().stages[0], seed=0, mesh=checks.one_device(), scan=True)
     assert executor.draws_per_iteration == 3
-    before = jax.device_get(checks.fresh(tiny()))
-    found = []
-    for runner in (executor, scanned):
-        state, metrics = runner.iterate(checks.fresh(tiny()), [batch()] * 3, 0)
-        found.append((jax.device_get(state), jax.device_get(metrics)))
-    (one, first), (other, second) = found
-    assert first.keys() == second.keys()
-    np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=1e-3)
-
-    def close(old, a, b):
-        # Adam's first steps are the gradient's sign, which rounding decides where a gradient is all but zero.
-        assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(a - old)
-
-    jax.tree.map(close, before.variables, one.variables, other.variables)
+    checks.executors_agree(executor, checks.executor(tiny(), scan=True), [batch()] * 3, rtol=1e-3, share=2e-2)
 
 
 # Inference.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained import torch_file
+from faceattr_jax.pretrained import state_dict, torch_file
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False])
 
@@ -161,7 +161,7 @@ def test_variables_are_named_and_turned(tmp_path, torch):
     path = save(torch, network.state_dict(), tmp_path / "net.pth", True)
 
     def shape(*sizes):
-        return np.zeros(sizes)
+        return np.zeros(sizes, np.float32)
 
     shapes = {
         "params": {
@@ -171,7 +171,7 @@ def test_variables_are_named_and_turned(tmp_path, torch):
         },
         "batch_stats": {"bn": {"mean": shape(4), "var": shape(4)}},
     }
-    found = torch_file.variables(path, shapes, lambda name: name.removeprefix("a."))
+    found = state_dict.read(path, shapes, lambda name: name.removeprefix("a."))
     held = network.state_dict()
     params = found["params"]
     np.testing.assert_array_equal(params["a"]["conv"]["kernel"], held["conv.weight"].permute(2, 3, 1, 0).numpy())
@@ -181,10 +181,10 @@ def test_variables_are_named_and_turned(tmp_path, torch):
     assert params["fc"]["kernel"].dtype == np.float32
     shapes["params"]["fc"]["kernel"] = shape(4, 3)
     with pytest.raises(UserError) as caught:
-        torch_file.variables(path, shapes, lambda name: name.removeprefix("a."))
+        state_dict.read(path, shapes, lambda name: name.removeprefix("a."))
     assert str(caught.value) == f"'{path}' should have a tensor 'fc.weight' of (3, 4), and has one of (2, 4)"
     with pytest.raises(UserError, match=r"should have a tensor 'a.conv.bias' of \(4,\), and has none$"):
-        torch_file.variables(path, {"params": {"a": shapes["params"]["a"]}})
+        state_dict.read(path, {"params": {"a": shapes["params"]["a"]}})
 
 
 def test_an_ordered_dict_keeps_what_is_in_it(tmp_path, torch):
