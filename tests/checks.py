@@ -97,7 +97,10 @@ def share_compiled(patch: pytest.MonkeyPatch) -> None:
     def loaded_method(config: Any) -> Any:
         key = configs.to_json(config)
         if key not in methods:
-            methods[key] = build(config)
+            made = methods[key] = build(config)
+            # A bound method is another object each time, and what JAX has traced goes with the one that it was given.
+            calls = [name for name in ("own", *made.capabilities) if hasattr(made, name)]
+            vars(made).update({name: getattr(made, name) for name in calls})
         return methods[key]
 
     patch.setattr(loop, "Executor", run_executor)

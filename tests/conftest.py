@@ -31,6 +31,11 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or ROOT / ".jax_cache")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that two processes end together."""
+    items.sort(key=lambda item: item.path.parent.name != "methods" and item.path.name != "test_learning.py")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_once() -> Iterator[None]:
     from tests import checks
@@ -76,10 +81,14 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs `attgan` and `judge`, trained for a few iterations on `faces`."""
+    from faceattr_jax.training import distributed
     from faceattr_jax.training.loop import train
-    from tests import runs
+    from tests import checks, runs
 
     folder = tmp_path_factory.mktemp("runs")
-    train(runs.classifier(faces), folder / "judge")
-    train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
+    with pytest.MonkeyPatch.context() as patch:
+        one = checks.one_device()
+        patch.setattr(distributed, "mesh", lambda: one)
+        train(runs.classifier(faces), folder / "judge")
+        train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
     return folder

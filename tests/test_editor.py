@@ -12,6 +12,7 @@ import faceattr_jax as fj
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import EditRequest
 from tests import runs
+from tests.checks import quick
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_edit(editor, images):
 
 def test_edit_follows_source_and_strength(editor, images):
     own = np.zeros((5, 3))
-    by_hand = editor.method.edit(
+    by_hand = quick(editor.method.edit)(
         editor.variables,
         jnp.asarray(images / 127.5 - 1, jnp.float32),
         EditRequest(target=jnp.asarray([[0.0, 1.0, 0.0]] * 5), source=jnp.zeros((5, 3)), strength=1.5),
@@ -74,7 +75,7 @@ def test_functions_go_into_other_code(editor, images):
     """The attribute direction by somebody else's gradient, through the pure method and the bare networks."""
     x = jnp.asarray(images / 127.5 - 1, jnp.float32)
 
-    @jax.jit
+    @quick
     @jax.grad
     def direction(strength):
         request = EditRequest(target=jnp.ones((5, 3)), source=jnp.zeros((5, 3)), strength=strength)
@@ -82,7 +83,7 @@ def test_functions_go_into_other_code(editor, images):
 
     assert np.isfinite(direction(0.5))
     network = editor.method.networks["discriminator"]
-    values, logits = network.apply(network.init(jax.random.key(0), x), x)
+    (values, logits), _ = quick(network.init_with_output)(jax.random.key(0), x)
     assert values.shape == (5,)
     assert logits.shape == (5, len(runs.ATTRIBUTES))
 

@@ -1,6 +1,5 @@
 """Swapping: the library's door and the command, with an untrained model."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,15 +9,15 @@ from faceattr_jax import photos
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
-from faceattr_jax.training.state import init_state
-from tests import runs
+from tests import checks, runs
+from tests.checks import quick
 
 
 @pytest.fixture(scope="module")
 def editor():
     tiny = {"model.width": "2", "model.encoder": "(1, 2, 4)", "image_size": "32", "crop": "none"}
     method = build(configs.load("elegant_128:released", {**tiny, "attributes": ",".join(runs.ATTRIBUTES)}))
-    return Editor(method, jax.jit(lambda: init_state(method, 0).inference_variables)())
+    return Editor(method, checks.fresh(method).inference_variables)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def test_swap_linear_and_matrix(editor, faces_):
     face, *others = faces_
     swapped = editor.swap(face, others[0], ["Bangs", "Male"])
     x, r = (jnp.asarray(f[None] / 127.5 - 1, jnp.float32) for f in (face, others[0]))
-    by_hand = editor.method.swap(editor.variables, x, r, jnp.array([1, 0, 1]))
+    by_hand = quick(editor.method.swap)(editor.variables, x, r, jnp.array([1, 0, 1]))
     np.testing.assert_allclose(swapped, by_hand[0], atol=1e-5)
     several = editor.swap(faces_[:2], faces_[None, 2:].repeat(2, 0), ["Bangs", "Male"])
     np.testing.assert_allclose(several, editor.swap(faces_[:2], faces_[2:], ["Bangs", "Male"]), atol=1e-5)

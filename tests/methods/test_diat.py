@@ -1,5 +1,6 @@
 """DIAT's attribute transfer against the paper's tables, equations and algorithm 1."""
 
+import functools
 import json
 
 import jax
@@ -191,6 +192,7 @@ def test_the_mask_learns_through_the_binariser():
 # Losses, each by hand from the bare networks.
 
 
+@functools.cache
 def by_hand(compared: str = "T"):
     """The terms of L_F."""
     transformed, e = applied("transform", X), np.asarray(applied("mask", X))

@@ -139,7 +139,7 @@ def test_learning_rate_falls_every_3000_rounds_of_all_attributes():
 def test_initial_values():
     """Kernels from N(0, .02^2), biases from U(-b, b) with PyTorch's b, the final bias 0, norms the identity."""
     method = build(configs.load("elegant_256", {"model.width": "16"}))
-    params = jax.jit(method.init)(jax.random.key(0))["params"]
+    params = quick(method.init)(jax.random.key(0))["params"]
     for network, layer, bound in (
         ("encoder", "conv2", (32 * 9) ** -0.5),
         ("decoder", "deconv1", (64 * 9) ** -0.5),
@@ -341,18 +341,18 @@ def test_the_generators_fakes_are_those_that_the_discriminators_saw():
         fake = quick(method.swap)(old, x["images"], y["images"], mask)
         labels = x["labels"].at[:, 1].set(y["labels"][:, 1])
         new = {"params": state.variables["params"]["discriminator1"]}
-        logits.append(np.asarray(method.networks["discriminator1"].apply(new, fake, labels)))
+        logits.append(np.asarray(quick(method.networks["discriminator1"].apply)(new, fake, labels)))
     expected = sum(np.mean(np.log1p(np.exp(-x))) for x in logits)
     np.testing.assert_allclose(metrics["generator/discriminator1"], expected, rtol=1e-5)
 
 
 def test_host_dispatch_and_scan_give_the_same_numbers():
     found = []
-    for scan in (False, True):
+    for executor in (checks.executor(tiny()), checks.executor(tiny(), scan=True)):
         state = checks.fresh(tiny())
         history = []
         for iteration in range(2):
-            state, metrics = checks.executor(tiny(), scan=scan).iterate(state, [batch()], iteration)
+            state, metrics = executor.iterate(state, [batch()], iteration)
             history.append({name: float(value) for name, value in metrics.items()})
         found.append((jax.device_get(state.variables), history))
     (one, first), (other, second) = found

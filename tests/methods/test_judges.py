@@ -75,14 +75,14 @@ def test_every_layer_of_diats():
 def test_a_block_adds_to_what_it_got():
     network = tiny("classifier_diat").networks["classifier"]
     images = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
-    variables = network.init(jax.random.key(1), images)
+    variables = checks.fresh(tiny("classifier_diat")).variables
+    variables = {c: variables[c]["classifier"] for c in ("params", "batch_stats")}
     zeroed = {
         name: jax.tree.map(jnp.zeros_like, layer) if name.startswith("norm_block") else layer
         for name, layer in variables["params"].items()
     }
-    _, kept = network.apply(
-        {**variables, "params": zeroed}, images, capture_intermediates=True, mutable=["intermediates"]
-    )
+    run = functools.partial(network.apply, capture_intermediates=True, mutable=["intermediates"])
+    _, kept = quick(run)({**variables, "params": zeroed}, images)
     x = np.maximum(np.asarray(kept["intermediates"]["norm1"]["__call__"][0]), 0)
     for _ in range(3):  # each block hands on what it got, and the pooling halves it
         x = x.reshape(2, x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
@@ -99,7 +99,8 @@ def test_moons_objective_by_hand(target):
     out = quick(method.objective)(variables, {"images": images, "labels": labels}, {}, CTX)
     own = {"params": variables["params"]["classifier"]}
     dropout = {"dropout": jax.random.fold_in(CTX.key, 1)}
-    outputs = np.asarray(method.networks["classifier"].apply(own, images, train=True, rngs=dropout), np.float64)
+    run = quick(functools.partial(method.networks["classifier"].apply, train=True))
+    outputs = np.asarray(run(own, images, rngs=dropout), np.float64)
     rate = (labels.sum(0) + 1) / 6  # (2/6, 3/6)
     error = 0.0
     for row, signs in zip(outputs, 2 * labels - 1, strict=True):
@@ -119,11 +120,11 @@ def test_a_sign_is_read_as_a_probability():
     np.testing.assert_array_equal(method.reading.probability(outputs), [0, 0, 0.25, 0.5, 0.75, 1, 1])
     variables = jax.device_get(checks.fresh(method).variables)
     images = jax.random.normal(jax.random.key(0), (3, SIZE, SIZE, 3))
-    features = method.features(variables, images)
+    features = quick(method.features)(variables, images)
     assert features.shape == (3, 8)
     last = variables["params"]["classifier"]["fc8"]
     expected = method.reading.probability(features @ last["kernel"] + last["bias"])
-    np.testing.assert_allclose(method.classify(variables, images), expected, rtol=1e-6)
+    np.testing.assert_allclose(quick(method.classify)(variables, images), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

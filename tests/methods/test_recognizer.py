@@ -68,8 +68,9 @@ def test_objective_by_hand():
     data = batch()
     images = jnp.asarray(data["images"] / 127.5 - 1, jnp.float32)
     out = quick(method.objective)(variables, {**data, "images": images}, {}, CTX)
+    train = functools.partial(method.networks["embedder"].apply, train=True, mutable=["batch_stats"])
     own = {name: variables[name]["embedder"] for name in ("params", "batch_stats")}
-    vectors, new = method.networks["embedder"].apply(own, images, train=True, mutable=["batch_stats"])
+    vectors, new = quick(train)(own, images)
     vectors = np.asarray(vectors, np.float64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     directions = np.asarray(variables["params"]["people"]["directions"], np.float64)
@@ -109,7 +110,7 @@ def test_gradients_agree_between_one_device_and_eight():
 
 def test_batches_show_everybody_equally_often():
     identity = np.array([0] * 30 + [1] * 2 + [2] * 5)
-    sampler = tiny().stages[0].sampler(jax.random.key(0), np.arange(100, 137), None, 4, identity=identity)
+    sampler = jax.jit(tiny().stages[0].sampler(jax.random.key(0), np.arange(100, 137), None, 4, identity=identity))
     rows = np.concatenate([np.asarray(sampler(draw, 0)) for draw in range(30)]) - 100
     people = identity[rows].reshape(-1, 2)
     assert np.array_equal(people[:, 0], people[:, 1])
@@ -173,7 +174,7 @@ def test_a_run_is_a_face_network(trained_run, tmp_path):
     assert len(network.sha256) == 64
     images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3), minval=-1, maxval=1)
     method = build(runs.recognizer("synthetic:300", model__people=50))
-    expected = method.embed(load_best(folder / "whole"), images)
+    expected = quick(method.embed)(load_best(folder / "whole"), images)
     np.testing.assert_allclose(jax.jit(network.features)(network.variables, images), expected, atol=1e-5)
     gradient = jax.jit(jax.grad(lambda x: network.features(network.variables, x)[:, 0].sum()))(images)
     assert float(jnp.abs(gradient).max()) > 0

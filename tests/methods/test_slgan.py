@@ -116,7 +116,8 @@ def test_every_layer_at_64_px():
 def test_the_features_are_the_last_convolution_before_its_norm():
     network = tiny().networks["discriminator"]
     own = {c: variables()[c]["discriminator"] for c in ("params", "batch_stats")}
-    seen, state = network.apply(own, float_batch()["images"], capture_intermediates=True, mutable=["intermediates"])
+    run = functools.partial(network.apply, capture_intermediates=True, mutable=["intermediates"])
+    seen, state = quick(run)(own, float_batch()["images"])
     np.testing.assert_array_equal(seen.features, state["intermediates"]["conv3"]["__call__"][0])
     assert seen.features.shape == (4, 2, 2, 16)
 
@@ -284,7 +285,7 @@ def test_edit_is_pure_under_vmap_and_grad():
 def test_classify_reads_the_labels_head():
     data, held = float_batch(), variables()
     own = {c: held[c]["discriminator"] for c in ("params", "batch_stats")}
-    seen = tiny().networks["discriminator"].apply(own, data["images"])
+    seen = quick(tiny().networks["discriminator"].apply)(own, data["images"])
     np.testing.assert_allclose(
         quick(tiny().classify)(held, data["images"]), nn.sigmoid(seen.labels), rtol=1e-4, atol=1e-6
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -109,14 +109,18 @@ def float_batch():
 X, A = (float_batch()[name]["images"] for name in ("source", "guided"))
 
 
-def applied(network: str, images, *, train: bool = True, name: str = TRANSFER):
+@functools.cache
+def _compiled(name: str, network: str, train: bool) -> Callable[..., Any]:
+    options = {"train": train, "mutable": ["batch_stats"]} if network in ("transform", "mask") else {}
+    return quick(functools.partial(tiny(name).networks[network].apply, **options))
+
+
+def applied(network: str, images: jax.Array, *, train: bool = True, name: str = TRANSFER) -> Any:
     """The bare network's output, normalising as in training or not."""
     held = state(name).variables
     own = {c: held[c][network] for c in ("params", "batch_stats") if network in held[c]}
-    if "batch_stats" not in own:
-        return quick(tiny(name).networks[network].apply)(own, images)
-    module = tiny(name).networks[network]
-    return quick(lambda v, x: module.apply(v, x, train=train, mutable=["batch_stats"])[0])(own, images)
+    output = _compiled(name, network, train)(own, images)
+    return output[0] if "batch_stats" in own else output
 
 
 def flat(x):
@@ -127,6 +131,7 @@ def squared(a, b):
     return np.mean(np.sum((flat(a) - flat(b)) ** 2, axis=1))
 
 
+@functools.cache
 def carried(name: str = TRANSFER, **overrides: str):
     method = tiny(name, **overrides)
     return quick(method.forward_objective)(variables(name), float_batch(), {}, CTX).carry

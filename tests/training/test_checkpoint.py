@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, absent, or have no room."""
 
+import functools
 import shutil
 
 import jax
@@ -12,8 +13,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
 from faceattr_jax.training import checkpoint, loop
 from faceattr_jax.training.checkpoint import Checkpoints
-from faceattr_jax.training.state import init_state
-from tests import runs
+from tests import checks, runs
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,17 @@ def run(faces, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "run"
     loop.train(runs.attgan(faces, train__iterations=4, train__evaluate_every=0), workdir)
     return workdir
+
+
+@pytest.fixture
+def state(run):
+    """A fresh one, on one device."""
+    return checks.fresh(_method(run))
+
+
+@functools.cache
+def _method(run):
+    return build(checkpoint.read_config(checkpoint.find(run)))
 
 
 @pytest.fixture
@@ -55,10 +66,9 @@ def test_a_half_deleted_checkpoint_is_named(copied, faces, item):
     assert fj.load(copied).path.name == "2"
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_good_checkpoint(run, state, tmp_path, monkeypatch):
     """Whatever Orbax raises while it writes becomes one sentence, and the older steps stay."""
     config = checkpoint.read_config(checkpoint.find(run))
-    state = init_state(build(config), 0)
     checkpoints = Checkpoints(tmp_path, config, keep=2)
     checkpoints.save(1, state)
     checkpoints.wait()
@@ -73,9 +83,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch)
     assert checkpoint.find(tmp_path).name == "1"
 
 
-def test_kept_steps_best_and_scores(tmp_path, run):
+def test_kept_steps_best_and_scores(tmp_path, run, state):
     config = checkpoint.read_config(checkpoint.find(run))
-    state = init_state(build(config), 0)
     checkpoints = Checkpoints(tmp_path, config, keep=2)
     assert checkpoints.latest_step is None
     for step in (1, 2, 3):
@@ -93,9 +102,8 @@ def test_kept_steps_best_and_scores(tmp_path, run):
     again.close()
 
 
-def test_the_state_may_be_donated_while_it_is_saved(tmp_path, run):
+def test_the_state_may_be_donated_while_it_is_saved(tmp_path, run, state):
     config = checkpoint.read_config(checkpoint.find(run))
-    state = jax.jit(lambda: init_state(build(config), 0))()
     expected = jax.device_get(state)
     expected = jax.tree.map(np.array, expected)
     checkpoints = Checkpoints(tmp_path, config, keep=2)
