@@ -86,8 +86,7 @@ def share_compiled(patch: pytest.MonkeyPatch) -> None:
     build = editor.build
 
     def run_executor(method: Any, stage: Any, *, seed: int, mesh: Any, flip: bool) -> Executor:
-        config = json.loads(configs.to_json(method.config))
-        computed = {key: value for key, value in config.items() if f"{key}." not in loop.WATCHING}
+        computed = {key: value for key, value in method.config.to_dict().items() if f"{key}." not in loop.WATCHING}
         key = json.dumps(computed, sort_keys=True), stage.name, seed, mesh, flip
         made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip)
         shared = executors.setdefault(key, made)

@@ -100,11 +100,10 @@ def layer(network: str, ours: str, theirs: str, leaves: Mapping[str, tuple[str, 
     ours, theirs: the layer's names, such as "encoder/conv0" and "enc.0". leaves: of each of our tensors its name there
     and its layout.
     """
+    collections = dict.fromkeys(("mean", "var"), "batch_stats")
     return {
-        f"{'batch_stats' if leaf in ('mean', 'var') else 'params'}/{ours}/{leaf}": Place(
-            network, f"{theirs}.{name}", how
-        )
-        for leaf, (name, how) in leaves.items()
+        f"{collections.get(leaf, 'params')}/{ours}/{leaf}": Place(network, f"{theirs}.{name}", layout)
+        for leaf, (name, layout) in leaves.items()
     }
 
 
@@ -129,7 +128,7 @@ def variables(shapes: Any, places: Mapping[str, Place], states: Mapping[str, Sta
             instead = "none" if found is None else f"one of {found.shape}"
             raise UserError(f"'{state.path}' should have a tensor '{place.name}' of {shape}, and has {instead}")
         left[place.network].discard(place.name)
-        return np.ascontiguousarray(place.layout.turn(found)).astype(wanted.dtype).reshape(wanted.shape)
+        return np.array(place.layout.turn(found), wanted.dtype, order="C").reshape(wanted.shape)
 
     filled = jax.tree_util.tree_map_with_path(leaf, shapes)
     for network, names in left.items():

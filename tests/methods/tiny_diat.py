@@ -78,7 +78,10 @@ def state(name: str = TRANSFER):
     held = jax.tree.unflatten(tree, leaves)
     if "mask" in held["params"]:  # about half of it open
         own = {collection: held[collection]["mask"] for collection in held}
-        seen = tiny(name).networks["mask"].apply(own, X, capture_intermediates=True, mutable=["intermediates"])[1]
+        look = functools.partial(
+            tiny(name).networks["mask"].apply, capture_intermediates=True, mutable=["intermediates"]
+        )
+        seen = quick(look)(own, X)[1]
         held["batch_stats"]["mask"]["norm5"]["mean"] = jnp.median(seen["intermediates"]["conv5"]["__call__"][0])[None]
         held["params"]["mask"]["norm5"]["bias"] = jnp.zeros(1)
     return fresh.replace(variables=held)
