@@ -1,8 +1,9 @@
 """What the tests of several methods look at."""
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from faceattr_jax.training.step import Executor
 # Tiny networks whose compilation takes most of the time: optimise nothing.
 QUICK = {"xla_backend_optimization_level": 0}
 quick = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+@contextlib.contextmanager
+def quickly() -> Iterator[None]:
+    """What is given to `jax.jit` in here is not optimised."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick)
+        yield
 
 
 class Killed(BaseException):
@@ -71,8 +80,7 @@ def fresh(method: Any) -> TrainState:
 @functools.cache
 def executor(method: Any, stage: int = 0, *, scan: bool = False) -> Executor:
     """Of a stage of the method, on one device; whoever asks shares what it compiles, quickly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", quick)
+    with quickly():
         return Executor(method, method.stages[stage], seed=0, mesh=one_device(), scan=scan)
 
 
@@ -88,7 +96,8 @@ def share_compiled(patch: pytest.MonkeyPatch) -> None:
     def run_executor(method: Any, stage: Any, *, seed: int, mesh: Any, flip: bool) -> Executor:
         computed = {key: value for key, value in method.config.to_dict().items() if f"{key}." not in loop.WATCHING}
         key = json.dumps(computed, sort_keys=True), stage.name, seed, mesh, flip
-        made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip)
+        with quickly():
+            made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip)
         shared = executors.setdefault(key, made)
         shared.frozen = made.frozen
         return shared

@@ -3,8 +3,9 @@
 JAX reads XLA_FLAGS when it first starts a backend, so they are set before anything imports it.
 """
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -37,11 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compiled_once() -> Iterator[None]:
+def _compiled_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Not where the training itself takes the time."""
     from tests import checks
 
     with pytest.MonkeyPatch.context() as patch:
-        checks.share_compiled(patch)
+        if not getattr(request.module, "TRAINS_LONG", False):
+            checks.share_compiled(patch)
         yield
 
 
@@ -71,24 +74,43 @@ def torch() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 32 px pictures with a labels.csv, from which three attributes can be learned."""
-    from tests import runs
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], object]], Path]:
+    """once(name, make): a folder that the first of the processes to ask for it makes, while the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent
 
-    return runs.make_faces(tmp_path_factory.mktemp("data") / "faces")
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with (root / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if not lock.read():
+                make(root / name)
+                lock.write("made")
+        return root / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs `attgan` and `judge`, trained for a few iterations on `faces`."""
+def faces(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A folder of 32 px pictures with a labels.csv, from which three attributes can be learned; not to be changed."""
+    from tests import runs
+
+    return once("faces", runs.make_faces)
+
+
+@pytest.fixture(scope="session")
+def trained(faces: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A folder with the runs `attgan` and `judge`, trained for a few iterations on `faces`; not to be changed."""
     from faceattr_jax.training import distributed
     from faceattr_jax.training.loop import train
     from tests import checks, runs
 
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        one = checks.one_device()
-        patch.setattr(distributed, "mesh", lambda: one)
-        train(runs.classifier(faces), folder / "judge")
-        train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
-    return folder
+    def train_both(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            one = checks.one_device()
+            patch.setattr(distributed, "mesh", lambda: one)
+            train(runs.classifier(faces), folder / "judge")
+            train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
+
+    return once("runs", train_both)

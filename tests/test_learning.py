@@ -8,6 +8,7 @@ from faceattr_jax.evaluation.run import evaluate
 from faceattr_jax.training import distributed
 from faceattr_jax.training.loop import train
 
+TRAINS_LONG = True  # optimise
 ATTRIBUTES = "Black_Hair,Blond_Hair,Pale_Skin"
 
 
