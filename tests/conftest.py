@@ -110,6 +110,7 @@ def trained(faces: Path, once: Callable[[str, Callable[[Path], object]], Path]) 
         with pytest.MonkeyPatch.context() as patch:
             one = checks.one_device()
             patch.setattr(distributed, "mesh", lambda: one)
+            checks.share_compiled(patch)
             train(runs.classifier(faces), folder / "judge")
             train(runs.attgan(faces, evaluation__judge=str(folder / "judge")), folder / "attgan")
 

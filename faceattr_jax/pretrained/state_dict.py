@@ -156,8 +156,8 @@ def read(
     usual = {4: CONV, 2: DENSE}
 
     def place(keys: Any, wanted: Any) -> tuple[str, Place]:
-        _, *path, leaf = (key.key for key in keys)
-        ours = ".".join(path)
+        _, *modules, leaf = (key.key for key in keys)
+        ours = ".".join(modules)
         how = (layouts or {}).get(ours, usual[wanted.ndim]) if leaf == "kernel" else SAME
         return "/".join(key.key for key in keys), Place("", f"{names(ours)}.{LEAVES[leaf]}", how)
 

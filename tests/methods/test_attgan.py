@@ -249,7 +249,7 @@ def test_losses_are_the_papers_sums():
     # The critic normalises each sample by itself, so that its values' sum has every sample's own gradient.
     alpha = jax.random.uniform(penalty_key, (4, 1, 1, 1))
     mixed = alpha * fake + (1 - alpha) * data["images"]
-    gradient = quick(jax.grad(lambda x: jnp.sum(applied("discriminator")(x)[0])))(mixed)
+    gradient = quick(jax.grad(lambda x: jnp.sum(method._discriminate(variables(), x)[0])))(mixed)
     norms = np.linalg.norm(np.reshape(gradient, (4, -1)), axis=1)
     np.testing.assert_allclose(m["penalty"], np.mean((norms - 1) ** 2), rtol=1e-3)
     a = np.asarray(data["labels"])
@@ -263,11 +263,10 @@ def test_losses_are_the_papers_sums():
 @pytest.mark.parametrize(("number", "trained"), [(0, {"discriminator"}), (1, {"encoder", "decoder"})])
 def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(number, trained):
     method = tiny()
-    stage = method.stages[0]
     executor = checks.executor(method)
     state = checks.fresh(method)
     before = jax.device_get(state)
-    phase = stage.phases[number]
+    phase = executor.stage.phases[number]
     after = jax.device_get(executor.run_phase(phase, state, [batch()] * executor.draws_per_iteration, {}, 0)[0])
     # The released code moves the averages in the critic's updates, too.
     assert checks.changed(before, after) == {
