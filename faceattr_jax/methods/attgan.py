@@ -36,6 +36,7 @@ from faceattr_jax.methods.base import (
 )
 from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
 from faceattr_jax.nn.conv import Conv, ConvTranspose
+from faceattr_jax.nn.precision import Dense, full
 
 Layer = tuple[int, int, int]  # features, kernel, stride
 
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
             if i < self.injections:
                 x = tile(x, code)
         kernel, stride = self.rgb
-        return jnp.tanh(ConvTranspose(3, kernel, stride, kernel_init=xavier, name="rgb")(x))
+        return jnp.tanh(full(ConvTranspose(3, kernel, stride, kernel_init=xavier, name="rgb")(x)))
 
 
 class Discriminator(nn.Module):
@@ -112,10 +113,10 @@ class Discriminator(nn.Module):
         x = x.reshape(x.shape[0], -1)
 
         def head(name: str, outputs: int) -> jax.Array:
-            h = nn.Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
+            h = Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
             if self.fc_norm:
                 h = sample_norm(h, "layer", epsilon=self.epsilon, name=f"{name}_norm")
-            return nn.Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, self.fc_leak))
+            return Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, self.fc_leak))
 
         return head("critic", 1)[:, 0], head("classifier", self.attributes)
 

@@ -29,6 +29,7 @@ from faceattr_jax.methods.base import (
     rmsprop,
 )
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import full
 
 
 class Denoiser(nn.Module):
@@ -44,7 +45,7 @@ class Denoiser(nn.Module):
         x = images
         for i, width in enumerate(self.widths, 1):
             x = nn.relu(Conv(width, 3, name=f"conv{i}")(x))
-        return Conv(3, 3, name=f"conv{len(self.widths) + 1}")(x)
+        return full(Conv(3, 3, name=f"conv{len(self.widths) + 1}")(x))
 
 
 def unit(images: jax.Array) -> jax.Array:
