@@ -62,7 +62,7 @@ def dealt(sampler: Sampler, shards: int) -> Sampler:
     except UserError as error:
         raise UserError(f"data.shards is {shards}, too many for these data: in one of them {error}") from error
     if sum(part.batch_size for part in parts) != sampler.batch_size:
-        raise UserError(f"data.shards is {shards}, which does not divide what a batch of {sampler.batch_size} is made of")
+        raise UserError(f"data.shards is {shards}; it should divide what a batch of {sampler.batch_size} is made of")
 
     def rows(state: Any, draw: ArrayLike, index: ArrayLike) -> Rows:
         each = jax.vmap(lambda own: parts[0].rows(own, draw, index))(state)

@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from faceattr_jax import config as configs
 from faceattr_jax import files
-from faceattr_jax.data import resident, sampling
+from faceattr_jax.data import sampling
 from faceattr_jax.data.pipeline import Pipeline, cached
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import Frozen, Given, Method, Stage, build
-from faceattr_jax.training import distributed
+from faceattr_jax.training import distributed, resident
 from faceattr_jax.training.checkpoint import Checkpoints
 from faceattr_jax.training.state import TrainState, init_state, with_given
 from faceattr_jax.training.step import Executor, Metrics, draws, draws_per_iteration, fold_in
@@ -263,11 +263,15 @@ class _Run:
 
 
 class _Terminated:
-    """Within it SIGTERM sets an event instead of ending the process; outside the main thread it leaves signals be."""
+    """Within it SIGTERM sets an event instead of ending the process; outside the main thread it leaves signals be.
+
+    So it does with several processes: there JAX has a handler of its own, by which all agree on the step to stop after
+    (`Checkpoints.preempted`), where one that stops alone would leave the others waiting for it.
+    """
 
     def __enter__(self) -> threading.Event:
         self._event = threading.Event()
-        self._main = threading.current_thread() is threading.main_thread()
+        self._main = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
         if self._main:
             self._old = signal.signal(signal.SIGTERM, self._handle)
         return self._event

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from faceattr_jax.methods.base import Batch, Carry, Ctx, Method, Phase, Stage
@@ -138,7 +139,7 @@ class Executor:
         Returns the new state and the metrics, named ``phase/metric``, of each phase's last repeat.
         """
         if self.scan:
-            return self.iteration(state, list(batches), jnp.int32(iteration), self.frozen)
+            return self.iteration(state, list(batches), jax.device_put(np.int32(iteration)), self.frozen)
         carry: Carry = {}
         metrics: Metrics = {}
         for phase in self.stage.phases:
@@ -153,7 +154,7 @@ class Executor:
         handed_on, scalars = carry, {}
         for update in self.schedule:
             if update.phase is phase:
-                where = jnp.array([iteration, update.repeat, update.slot], jnp.int32)
+                where = jax.device_put(np.array([iteration, update.repeat, update.slot], np.int32))
                 state, handed_on, scalars = self.updates[phase.name](
                     state, batches[update.slot], carry, where, self.frozen
                 )

@@ -6,6 +6,7 @@ traced into a small program that picks the same rows out of the resident ones. W
 batch from them; otherwise each holds them all. No picture goes from one device to another.
 """
 
+import itertools
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from faceattr_jax.data import sampling
@@ -21,6 +22,7 @@ from faceattr_jax.data.pipeline import chunks
 from faceattr_jax.data.sampling import Sampler
 from faceattr_jax.data.source import Source
 from faceattr_jax.errors import UserError
+from faceattr_jax.training import distributed
 
 FRACTION = 0.4
 """Of a device's memory, what the pictures may take where the config names no limit."""
@@ -95,9 +97,6 @@ class Resident:
         people: np.ndarray | None = None,
     ) -> None:
         self.mesh = mesh
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
-        (axis,) = mesh.axis_names
-        self._batch = PartitionSpec(axis)
         shards = config.data.shards if _share(config, mesh) > 1 else 1
         # As many rows for each shard as the fullest one has; -1 is a row without a picture.
         own = [indices[sampling.shard_of(indices, shards) == shard] for shard in range(shards)]
@@ -107,8 +106,7 @@ class Resident:
         rows = rows.reshape(-1)
         place = np.full(len(source.table), -1, np.int32)
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-        self._held = self._batch if shards > 1 else PartitionSpec()
-        sharding = NamedSharding(mesh, self._held)
+        sharding = distributed.batch_sharding(mesh) if shards > 1 else distributed.replicated(mesh)
 
         def put(shape: tuple[int, ...], dtype: Any, read: Any) -> jax.Array:
             """(rows, *shape), of which each process reads the rows of its own devices."""
@@ -126,8 +124,8 @@ class Resident:
         known["labels"] = put(labels.shape[1:], np.float32, lambda some: labels[some])
         if people is not None:
             known["identity"] = put((), np.int32, lambda some: people[some])
-        self._known = known
-        self._place = jax.device_put(place, self._everywhere)
+        self._known, self._held = known, sharding.spec
+        self._place = self._put(place)
 
     def batches(
         self, sampler: Sampler, requests: Iterable[tuple[int, int]], per_iteration: int, *, identity: bool = False
@@ -137,8 +135,12 @@ class Resident:
         As `Pipeline.batch` makes them, but on the devices. Of each iteration the first draw and the index cross to
         them.
         """
-        known = {name: array for name, array in self._known.items() if identity or name != "identity"}
-        state = jax.device_put(sampler.state, self._everywhere)
+        program, arguments = self.program(sampler, per_iteration, identity=identity)
+        for first, index in itertools.islice(requests, 0, None, per_iteration):
+            yield program(*arguments, self._put(np.array([first, index], np.int32)))
+
+    def program(self, sampler: Sampler, per_iteration: int, *, identity: bool = False) -> tuple[Any, tuple[Any, ...]]:
+        """What draws the batches of an iteration, jitted, and its arguments but the last: [first draw, index]."""
 
         def draw(known: Any, place: jax.Array, state: Any, request: jax.Array) -> list[Any]:
             first, index = request[0], request[1]
@@ -147,23 +149,24 @@ class Resident:
             taken = [jax.tree.map(lambda leaf, i=i: leaf[i], rows) for i in range(per_iteration)]
             return jax.tree.map(lambda leaf: self._take(known, place[leaf]), taken)
 
-        drawn = jax.jit(draw, out_shardings=NamedSharding(self.mesh, self._batch))
-        for number, (first, index) in enumerate(requests):
-            if number % per_iteration == 0:
-                request = jax.device_put(np.array([first, index], np.int32), self._everywhere)
-                yield drawn(known, self._place, state, request)
+        known = {name: array for name, array in self._known.items() if identity or name != "identity"}
+        state = jax.tree.map(self._put, sampler.state)
+        return jax.jit(draw, out_shardings=distributed.batch_sharding(self.mesh)), (known, self._place, state)
+
+    def _put(self, value: np.ndarray) -> jax.Array:
+        """On every device. Each process puts its own copy there: `jax.device_put` would first compare them all."""
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, distributed.replicated(self.mesh), lambda index: value[index])
 
     def _take(self, known: dict[str, jax.Array], places: jax.Array) -> dict[str, jax.Array]:
         """Rows of all arrays at places (B,), each device's from its own memory."""
-        (axis,) = self.mesh.axis_names
+        batch = distributed.batch_sharding(self.mesh).spec
 
         def of_device(known: dict[str, jax.Array], places: jax.Array) -> dict[str, jax.Array]:
-            first = jax.lax.axis_index(axis) * len(known["images"]) if self._held == self._batch else 0
+            first = jax.lax.axis_index(distributed.AXIS) * len(known["images"]) if self._held == batch else 0
             return {name: array[places - first] for name, array in known.items()}
 
-        return jax.shard_map(
-            of_device, mesh=self.mesh, in_specs=(self._held, self._batch), out_specs=self._batch
-        )(known, places)  # fmt: skip
+        return jax.shard_map(of_device, mesh=self.mesh, in_specs=(self._held, batch), out_specs=batch)(known, places)
 
 
 def _pictures(source: Source, indices: np.ndarray) -> np.ndarray:
