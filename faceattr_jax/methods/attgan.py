@@ -34,7 +34,17 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
+from faceattr_jax.nn.blocks import (
+    LEAK,
+    Convolutions,
+    instance_noise,
+    interleave,
+    norm,
+    sample_norm,
+    separate,
+    tile,
+    xavier,
+)
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 from faceattr_jax.nn.precision import Dense, full
 
@@ -206,12 +216,11 @@ class AttGAN(FromConfig):
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
         # The critic has no batch statistics, so real and fake images may share one pass.
-        both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]))
-        values, logits = self._discriminate(variables, both)
-        adversarial = losses.wasserstein_critic(*jnp.split(values, 2))
-        real, fake = jnp.split(both, 2)
+        real, fake = self._noisy(noise_key, jnp.stack([images, jax.lax.stop_gradient(fake)]))
+        values, logits = self._discriminate(variables, interleave(real, fake))
+        adversarial = losses.wasserstein_critic(*separate(values))
         penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], real, fake, penalty_key)
-        real_logits, fake_logits = jnp.split(logits, 2)
+        real_logits, fake_logits = separate(logits)
         classification = losses.sigmoid_cross_entropy(real_logits, labels)
         traces = losses.sigmoid_cross_entropy(fake_logits, labels)
         opposed, metrics = self._oppose(variables, features, labels, ctx)

@@ -58,10 +58,10 @@ def noisy(images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
     return images + deviation / 127.5 * jax.random.normal(key, images.shape, images.dtype)
 
 
-def denoising(network: Any, params: Any, images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
-    """|DN(y) + y - x|^2 of noisy y, clean x in [0, 1] (eq. 12): a sum over each image, a mean over them."""
-    noised = unit(noisy(images, key, deviation))
-    return losses.squared_distance(network.apply({"params": params}, noised) + noised, unit(images))
+def denoising(network: Any, params: Any, images: jax.Array, noised: jax.Array) -> jax.Array:
+    """|DN(y) + y - x|^2 of clean x and noisy y in [-1, 1] (eq. 12): a sum over each image, a mean over them."""
+    y = unit(noised)
+    return losses.squared_distance(network.apply({"params": params}, y) + y, unit(images))
 
 
 class FaceDenoiser(FromConfig):
@@ -89,11 +89,7 @@ class FaceDenoiser(FromConfig):
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Eq. 12."""
         params = variables["params"]["denoiser"]
-        return Out(
-            losses={
-                "denoiser": denoising(self.networks["denoiser"], params, batch["images"], ctx.key, self.config.noise)
-            }
-        )
+        return Out(losses={"denoiser": denoising(self.networks["denoiser"], params, images, noised)})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

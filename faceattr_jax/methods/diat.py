@@ -43,8 +43,8 @@ from faceattr_jax.methods.base import (
     uniform,
     variables_of,
 )
-from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, unit
-from faceattr_jax.nn.blocks import LEAK, batch_norm, xavier
+from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, noisy, unit
+from faceattr_jax.nn.blocks import LEAK, batch_norm, interleave, xavier
 from faceattr_jax.nn.conv import Conv
 from faceattr_jax.nn.pixels import binarize, depth_to_space, gaussian_blur, replicate
 from faceattr_jax.nn.precision import Dense, full
@@ -254,8 +254,10 @@ class DIAT(FromConfig, abc.ABC):
 
     def denoising_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Eq. 12, on both sets."""
+        sets = jnp.stack([leaf["images"] for leaf in batch.values()])
+        noised = interleave(*noisy(sets, ctx.key, self.config.noise))
         params = variables["params"]["denoiser"]
-        loss = denoising(self.networks["denoiser"], params, _pictures(batch), ctx.key, self.config.noise)
+        loss = denoising(self.networks["denoiser"], params, interleave(*sets), noised)
         return Out(losses={"denoiser": loss})
 
     # Stage two (algorithm 1).
@@ -474,7 +476,7 @@ def _pictures(batch: Batch) -> jax.Array:
     """All images of a batch, plain or {"source", "guided"}."""
     if "images" in batch:
         return batch["images"]
-    return jnp.concatenate([leaf["images"] for leaf in batch.values()])
+    return interleave(*(leaf["images"] for leaf in batch.values()))
 
 
 TASKS: dict[str, Callable[..., DIAT]] = {

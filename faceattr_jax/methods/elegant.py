@@ -38,7 +38,7 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, mean_pool, tile
+from faceattr_jax.nn.blocks import LEAK, interleave, mean_pool, separate, tile
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 from faceattr_jax.nn.precision import Dense, full
 
@@ -346,12 +346,12 @@ class ELEGANT(FromConfig):
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
         a, b = batch["positive"], batch["negative"]
-        images, labels = _interleave(a["images"], b["images"]), _interleave(a["labels"], b["labels"])
+        images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
         chosen = jnp.arange(len(self.attributes)) == index
-        exchanged = exchange(*_separate(features[-1]), self.channels(chosen))
+        exchanged = exchange(*separate(features[-1]), self.channels(chosen))
         exchanged_labels = exchange(a["labels"], b["labels"], chosen)
-        return _Pair(images, labels, features, _interleave(*exchanged), _interleave(*exchanged_labels))
+        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
@@ -370,15 +370,6 @@ class _Pair:
 
 SCALES = ("discriminator1", "discriminator2")  # full size, half size
 DISTANCES = {"l1": losses.l1, "l2": losses.l2}
-
-
-def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
-
-
-def _separate(both: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = both.reshape(-1, 2, *both.shape[1:])
-    return pairs[:, 0], pairs[:, 1]
 
 
 def build(config: ml_collections.ConfigDict) -> ELEGANT:

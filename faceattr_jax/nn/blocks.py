@@ -37,6 +37,20 @@ def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.A
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
 
 
+def interleave(*sets: jax.Array) -> jax.Array:
+    """K sets of rows (B, ...) as (K B, ...), a row of each in turn.
+
+    For a pass that they share: a device's part of the batch stays on it, which one set after the other would not.
+    """
+    return jnp.stack(sets, axis=1).reshape(-1, *sets[0].shape[1:])
+
+
+def separate(rows: jax.Array, sets: int = 2) -> tuple[jax.Array, ...]:
+    """What `interleave` was given: (K B, ...) -> K of (B, ...)."""
+    split = rows.reshape(-1, sets, *rows.shape[1:])
+    return tuple(split[:, i] for i in range(sets))
+
+
 def norm(
     x: jax.Array, kind: str, momentum: float, train: bool, *, epsilon: float | None = None, name: str
 ) -> jax.Array:

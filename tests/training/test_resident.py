@@ -1,5 +1,6 @@
 """Batches from device memory are those of the host pipeline, on one device and on eight."""
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -76,7 +77,7 @@ def test_batches_are_those_of_the_host(name, shards):
     requests = [(draw, draw // 2 % 2) for draw in range(4, 10)]  # a run that was resumed at iteration 2
     batches = list(held(shards=shards).batches(sampler, requests, 2, identity=True))
     assert [len(batch) for batch in batches] == [2, 2, 2]
-    for request, batch in zip(requests, sum(batches, []), strict=True):
+    for request, batch in zip(requests, itertools.chain(*batches), strict=True):
         same(batch, host.batch(*request))
 
 
@@ -98,7 +99,7 @@ def test_one_device_and_eight_draw_the_same_and_no_image_crosses():
 
 def test_devices_that_do_not_divide_the_shards_hold_everything():
     pictures = held(3, shards=8)
-    program, arguments = pictures.program(sampling.dealt(SAMPLERS["uniform"](), 8), 1)
+    _, arguments = pictures.program(sampling.dealt(SAMPLERS["uniform"](), 8), 1)
     assert {len(shard.data) for shard in arguments[0]["images"].addressable_shards} == {len(INDICES)}
 
 
@@ -158,5 +159,5 @@ def test_what_is_chosen_and_why(data, mesh, on_device, reason):
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"data.resident is 'on', but .* 1\.00 GiB of each of 1 devices, of 0\.50"):
         resident.choose(settings(resident="on"), GIB, mesh_of("gpu", 0.5))
-    with pytest.raises(UserError, match="data.resident is 'yes'; it can be auto, on, off"):
+    with pytest.raises(UserError, match=r"data\.resident is 'yes'; it can be auto, on, off"):
         resident.choose(settings(resident="yes"), GIB, mesh_of("gpu", 80))

@@ -1,0 +1,52 @@
+"""What the updates of the five papers move between eight devices, read from the compiled programs."""
+
+import math
+
+import jax
+import pytest
+
+from faceattr_jax.training import distributed, traffic
+from faceattr_jax.training.traffic import Array, Collective
+from tests.training import programs
+
+HLO = """
+  %all-reduce.1 = (f32[4,4,3,2]{3,2,1,0}, bf16[8]{0}) all-reduce(%a, %b), channel_id=1, to_apply=%add
+  ROOT %p = f32[2,8,8,3]{3,2,1,0} collective-permute(%all-reduce.1), channel_id=2
+  %start = u8[16]{0} all-reduce-start(%c), channel_id=3
+  %done = u8[16]{0} all-reduce-done(%start)
+  %scalar = pred[] all-gather(%d)
+"""
+
+
+def test_collectives_are_read_with_their_sizes():
+    found = traffic.collectives(HLO)
+    assert found == [
+        Collective("all-reduce", (Array(32, (4, 4, 3, 2)), Array(16, (8,)))),
+        Collective("collective-permute", (Array(32, (2, 8, 8, 3)),)),
+        Collective("all-reduce", (Array(8, (16,)),)),
+        Collective("all-gather", (Array(8, ()),)),
+    ]
+    assert [collective.bytes for collective in found] == [4 * 96 + 16, 4 * 384, 16, 1]
+    assert traffic.summary(found)["all-reduce"] == {"operations": 2, "bytes": 4 * 96 + 32}
+
+
+@pytest.mark.parametrize("paper", programs.PAPERS)
+def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
+    method = programs.method(paper)
+    for stage in method.stages:
+        for phase, update, arguments in programs.updates(method, stage, distributed.mesh()):
+            found = traffic.collectives(update.lower(*arguments).compile().as_text())
+            state = arguments[0].variables["params"]
+            trained = [state[network] for name in phase.trains for network in method.optimizers[name].networks]
+            parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(trained))
+            with capsys.disabled():
+                print(f"\n{paper} {phase.name}: {parameters} bytes of parameters, {traffic.summary(found)}", end="")
+            # A kernel's gradient has four axes; statistics of a batch norm are vectors, and go layer by layer.
+            gradients = [c for c in found if c.kind == "all-reduce" and any(len(a.shape) == 4 for a in c.arrays)]
+            assert len(gradients) == (1 if phase.trains else 0), [c.arrays for c in gradients]
+            # What a network's passes on real, fake and mixed images add to a gradient is summed over devices before it
+            # is summed over passes, so that there may be several times the parameters.
+            assert sum(c.bytes for c in gradients) <= 6 * parameters
+            # The labels of the whole batch, which are shuffled, move. One picture has many more numbers.
+            others = [math.prod(a.shape) for c in found if c.kind != "all-reduce" for a in c.arrays]
+            assert sum(others) <= 8 * method.config.batch_size * len(method.attributes)
