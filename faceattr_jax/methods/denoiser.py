@@ -88,7 +88,8 @@ class FaceDenoiser(FromConfig):
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Eq. 12."""
-        params = variables["params"]["denoiser"]
+        params, images = variables["params"]["denoiser"], batch["images"]
+        noised = noisy(images, ctx.key, self.config.noise)
         return Out(losses={"denoiser": denoising(self.networks["denoiser"], params, images, noised)})
 
 
