@@ -54,13 +54,24 @@ def batch(method: Any, stage: Stage) -> Any:
     return jax.tree.map(leaf, jax.eval_shape(sampler, jnp.int32(0), jnp.int32(0)))
 
 
-def updates(method: Any, stage: Stage, mesh: Mesh, **options: Any) -> Iterator[tuple[Phase, Any, tuple[Any, ...]]]:
-    """(phase, its jitted update, the shapes of its arguments) of each phase of a stage."""
-    executor = Executor(method, stage, seed=0, mesh=mesh, flip=True, **options)
+def updates(
+    method: Any, stage: Stage, mesh: Mesh, *, compiled: bool = False
+) -> Iterator[tuple[Phase, Any, tuple[Any, ...]]]:
+    """(phase, its update, jitted or compiled, the shapes of its arguments) of each phase of a stage."""
+    executor = Executor(method, stage, seed=0, mesh=mesh, flip=True)
     carry: dict[str, Any] = {}
     for phase in stage.phases:
         arguments = (
             state(method), batch(method, stage), carry, jax.ShapeDtypeStruct((3,), jnp.int32), executor.frozen,
         )  # fmt: skip
-        yield phase, executor.updates[phase.name], arguments
-        carry = {**carry, **jax.eval_shape(executor.updates[phase.name], *arguments)[1]}
+        update = executor.updates[phase.name]
+        handed_on = jax.eval_shape(update, *arguments)[1]
+        if compiled:  # then it is known how what is handed on lies on the devices
+            update = update.lower(*arguments).compile()
+            handed_on = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                handed_on,
+                update.output_shardings[1],
+            )
+        yield phase, update, arguments
+        carry = {**carry, **handed_on}

@@ -34,8 +34,8 @@ def test_collectives_are_read_with_their_sizes():
 def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
     method = programs.method(paper)
     for stage in method.stages:
-        for phase, update, arguments in programs.updates(method, stage, distributed.mesh()):
-            found = traffic.collectives(update.lower(*arguments).compile().as_text())
+        for phase, update, arguments in programs.updates(method, stage, distributed.mesh(), compiled=True):
+            found = traffic.collectives(update.as_text())
             state = arguments[0].variables["params"]
             trained = [state[network] for name in phase.trains for network in method.optimizers[name].networks]
             parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(trained))
