@@ -1,4 +1,4 @@
-"""The kernels that took longest in a trace (`config.train.profile`): python -m tests.oracles.kernels FOLDER --out FILE."""
+"""The costliest kernels of a trace (`config.train.profile`): python -m tests.oracles.kernels FOLDER --out FILE."""
 
 import argparse
 import collections
