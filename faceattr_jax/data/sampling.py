@@ -8,9 +8,8 @@ can be traced into a training step. A stream is 2**32 pictures long.
 A sampler is called with `draw` and `index`, int32 scalars that may be traced; `index` is the iteration's index within
 the cycle of its stage (the attribute, in ELEGANT), and only `opposite_pairs` looks at it.
 
-`dealt` has every batch drawn from a fixed number of shards, of which a device may hold its share: picture i of the data
-set belongs to shard i modulo their number, and the batch's rows lie in the order of the shards. One device and many
-draw the same.
+`dealt` has every batch drawn from a fixed number of shards, of which a device may hold its share: the training pictures
+are dealt out in turn (`homes`), and a batch's rows lie in the order of the shards. One device and many draw the same.
 """
 
 from collections.abc import Callable
@@ -37,28 +36,28 @@ class Sampler:
       batch_size: B, the number of pictures at each leaf.
       state: a pytree of NumPy arrays: keys, and what may be drawn.
       rows: (state, draw, index) -> a pytree of (B,) int32 dataset indices.
-      part: (shard, shards) -> the sampler of B / shards pictures of that shard.
+      part: (shard, shards, homes) -> the sampler of B / shards pictures, those that are at home in that shard.
     """
 
     batch_size: int
     state: Any
     rows: Callable[[Any, ArrayLike, ArrayLike], Rows]
-    part: Callable[[int, int], "Sampler"]
+    part: Callable[[int, int, np.ndarray], "Sampler"]
 
     def __call__(self, draw: ArrayLike, index: ArrayLike) -> Rows:
         return self.rows(self.state, draw, index)
 
 
-def dealt(sampler: Sampler, shards: int) -> Sampler:
+def dealt(sampler: Sampler, shards: int, homes: np.ndarray) -> Sampler:
     """Batches of `sampler` of which each of `shards` gives an equal part, in order; 1 is the sampler itself.
 
-    Every shard has streams of its own. Raises UserError where the batch cannot be divided so, or a shard has nothing
-    to draw.
+    homes: of every picture of the data set, from the function of that name. Every shard has streams of its own. Raises
+    UserError where the batch cannot be divided so, or a shard has nothing to draw.
     """
     if shards == 1:
         return sampler
     try:
-        parts = [sampler.part(shard, shards) for shard in range(max(shards, 0))]
+        parts = [sampler.part(shard, shards, homes) for shard in range(max(shards, 0))]
     except UserError as error:
         raise UserError(f"data.shards is {shards}, too many for these data: in one of them {error}") from error
     if sum(part.batch_size for part in parts) != sampler.batch_size:
@@ -72,17 +71,19 @@ def dealt(sampler: Sampler, shards: int) -> Sampler:
     return Sampler(sampler.batch_size, state, rows, sampler.part)
 
 
-def shard_of(indices: np.ndarray, shards: int) -> np.ndarray:
-    """The shard to which each picture belongs, by its index in the data set."""
-    return np.asarray(indices) % shards
+def homes(indices: np.ndarray, pictures: int, shards: int) -> np.ndarray:
+    """The shard of every picture of a data set of so many, -1 for those not at `indices`, which are dealt in turn."""
+    found = np.full(pictures, -1)
+    found[indices] = np.arange(len(indices)) % max(shards, 1)
+    return found
 
 
 def _stacked(*leaves: np.ndarray) -> np.ndarray:
     """Arrays of one rank on a new first axis, filled up to the longest; what is filled in is never drawn."""
     longest = map(max, *[leaf.shape for leaf in leaves])
     stacked = np.zeros((len(leaves), *longest), leaves[0].dtype)
-    for row, leaf in zip(stacked, leaves, strict=True):
-        row[tuple(map(slice, leaf.shape))] = leaf
+    for number, leaf in enumerate(leaves):
+        stacked[(number, *map(slice, leaf.shape))] = leaf
     return stacked
 
 
@@ -180,8 +181,8 @@ def uniform(key: jax.Array, indices: np.ndarray, batch_size: int) -> Sampler:
     def rows(stream: _Stream, draw: ArrayLike, index: ArrayLike) -> jax.Array:
         return stream(_positions(draw, batch_size))
 
-    def part(shard: int, shards: int) -> Sampler:
-        own = shard_of(indices, shards) == shard
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
         return uniform(jax.random.fold_in(key, shard), indices[own], batch_size // shards)
 
     return Sampler(batch_size, _stream(key, indices, "the split"), rows, part)
@@ -233,8 +234,8 @@ def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size
         attribute, has = turn // jnp.uint32(2) % jnp.uint32(n), jnp.uint32(1) - turn % jnp.uint32(2)
         return jax.vmap(lambda a, h, p: sides(a, h, p[None])[0])(attribute, has, turn // jnp.uint32(2 * n))
 
-    def part(shard: int, shards: int) -> Sampler:
-        own = shard_of(indices, shards) == shard
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
         return balanced(jax.random.fold_in(key, shard), indices[own], labels[own], batch_size // shards)
 
     return Sampler(batch_size, _sides(key, indices, labels), rows, part)
@@ -251,8 +252,8 @@ def opposite_pairs(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batc
         positions = _positions(draw, batch_size)
         return {"positive": sides(index, 1, positions), "negative": sides(index, 0, positions)}
 
-    def part(shard: int, shards: int) -> Sampler:
-        own = shard_of(indices, shards) == shard
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
         return opposite_pairs(jax.random.fold_in(key, shard), indices[own], labels[own], batch_size // shards)
 
     return Sampler(batch_size, _sides(key, indices, labels), rows, part)
@@ -273,8 +274,8 @@ def source_guided(key: jax.Array, source_indices: np.ndarray, guided_indices: np
         # Numbered as above: JAX hands dictionaries back in the order of their names.
         return {name: sets[name](positions, number) for number, name in enumerate(("source", "guided"))}
 
-    def part(shard: int, shards: int) -> Sampler:
-        source, guided = (own[shard_of(own, shards) == shard] for own in (source_indices, guided_indices))
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        source, guided = (own[homes[own] == shard] for own in (source_indices, guided_indices))
         return source_guided(jax.random.fold_in(key, shard), source, guided, batch_size // shards)
 
     return Sampler(batch_size, sets, rows, part)
@@ -321,8 +322,8 @@ def by_identity(key: jax.Array, indices: np.ndarray, identity: np.ndarray, peopl
         visits = positions // number.astype(jnp.uint32)
         return jax.vmap(lambda p, v: everybody.pictures(p, v, per_person))(person, visits).reshape(-1)
 
-    def part(shard: int, shards: int) -> Sampler:
-        own = shard_of(indices, shards) == shard
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
         key_of_shard = jax.random.fold_in(key, shard)
         return by_identity(key_of_shard, indices[own], identity[own], people // shards, per_person)
 

@@ -303,7 +303,9 @@ def open_pipeline(config: ConfigDict, method: Method, stage: Stage, source: Sour
     labels = source.table.select(method.attributes)[indices]
     people = source.table.people(indices) if stage.identity else None
     known = {} if people is None else {"identity": people[indices]}
-    sampler = sampling.dealt(stage.sampler(key, indices, labels, config.batch_size, **known), config.data.shards)
+    sampler = stage.sampler(key, indices, labels, config.batch_size, **known)
+    homes = sampling.homes(indices, len(source.table), config.data.shards)
+    sampler = sampling.dealt(sampler, config.data.shards, homes)
     return Pipeline(source, method.attributes, sampler, rows=distributed.local_rows, people=people)
 
 

@@ -99,7 +99,7 @@ class Resident:
         self.mesh = mesh
         shards = config.data.shards if _share(config, mesh) > 1 else 1
         # As many rows for each shard as the fullest one has; -1 is a row without a picture.
-        own = [indices[sampling.shard_of(indices, shards) == shard] for shard in range(shards)]
+        own = [np.flatnonzero(sampling.homes(indices, len(source.table), shards) == shard) for shard in range(shards)]
         rows = np.full((shards, max(map(len, own))), -1)
         for shard, some in enumerate(own):
             rows[shard, : len(some)] = some
@@ -156,7 +156,10 @@ class Resident:
     def _put(self, value: np.ndarray) -> jax.Array:
         """On every device. Each process puts its own copy there: `jax.device_put` would first compare them all."""
         value = np.asarray(value)
-        return jax.make_array_from_callback(value.shape, distributed.replicated(self.mesh), lambda index: value[index])
+        with jax.transfer_guard("allow"):  # what is meant to cross
+            return jax.make_array_from_callback(
+                value.shape, distributed.replicated(self.mesh), lambda index: value[index]
+            )
 
     def _take(self, known: dict[str, jax.Array], places: jax.Array) -> dict[str, jax.Array]:
         """Rows of all arrays at places (B,), each device's from its own memory."""

@@ -224,21 +224,23 @@ BUILT = {
 @pytest.mark.parametrize("name", BUILT)
 def test_every_shard_gives_its_part_of_a_batch(name):
     whole = BUILT[name]()
-    assert sampling.dealt(whole, 1) is whole
-    rows = draws(sampling.dealt(whole, 4), 6, index=1)
+    homes = sampling.homes(MANY, 205, 4)
+    assert sampling.dealt(whole, 1, homes) is whole
+    rows = draws(sampling.dealt(whole, 4, homes), 6, index=1)
     for leaf in jax.tree.leaves(rows):
         assert leaf.shape == (6, 8)
-        np.testing.assert_array_equal(sampling.shard_of(leaf, 4), np.tile(np.repeat(np.arange(4), 2), (6, 1)))
+        np.testing.assert_array_equal(homes[leaf], np.tile(np.repeat(np.arange(4), 2), (6, 1)))
         assert np.isin(leaf, MANY).all()
     # A shard's rows are those of a sampler of its own pictures.
-    alone = draws(whole.part(2, 4), 6, index=1)
+    alone = draws(whole.part(2, 4, homes), 6, index=1)
     jax.tree.map(lambda leaf, own: np.testing.assert_array_equal(leaf[:, 4:6], own), rows, alone)
 
 
 def test_an_epoch_of_a_shard_is_a_permutation_of_its_pictures():
-    rows = draws(sampling.dealt(sampling.uniform(KEY, INDICES, 4), 4), 10)  # shards of 9 and 10 pictures
+    homes = sampling.homes(INDICES, INDICES.max() + 1, 4)
+    rows = draws(sampling.dealt(sampling.uniform(KEY, INDICES, 4), 4, homes), 10)  # shards of 9 and 10 pictures
     for shard in range(4):
-        own = INDICES[sampling.shard_of(INDICES, 4) == shard]
+        own = np.flatnonzero(homes == shard)
         np.testing.assert_array_equal(np.sort(rows[: len(own), shard]), own)
 
 
@@ -261,4 +263,4 @@ def test_an_epoch_of_a_shard_is_a_permutation_of_its_pictures():
 )
 def test_shards_that_cannot_be_are_refused(sampler, shards, message):
     with pytest.raises(UserError, match=message):
-        sampling.dealt(sampler(), shards)
+        sampling.dealt(sampler(), shards, sampling.homes(np.arange(300), 300, shards))
