@@ -1,5 +1,6 @@
 """`faceattr benchmark`: what an iteration of a config costs on this machine, phase by phase, and inference."""
 
+import functools
 import resource
 import time
 from collections.abc import Callable
@@ -193,7 +194,7 @@ def _inference(method: Method, config: ConfigDict, state: TrainState, rounds: in
     for count in sorted({1, config.batch_size, *([4 * config.batch_size] if jax.default_backend() != "cpu" else [])}):
         images = jnp.asarray(rng.uniform(-1, 1, (count, size, size, 3)), jnp.float32)
         labels = jnp.asarray(rng.integers(0, 2, (count, n)), jnp.float32)
-        times = [_seconds(lambda x=images, y=labels: run(variables, x, y)) for _ in range(rounds + 1)]
+        times = [_seconds(functools.partial(run, variables, images, labels)) for _ in range(rounds + 1)]
         batch[str(count)] = median(times[1:])
     best = max(batch, key=lambda count: int(count) / batch[count])
     return {

@@ -83,7 +83,7 @@ def _stacked(*leaves: np.ndarray) -> np.ndarray:
     longest = map(max, *[leaf.shape for leaf in leaves])
     stacked = np.zeros((len(leaves), *longest), leaves[0].dtype)
     for number, leaf in enumerate(leaves):
-        stacked[(number, *map(slice, leaf.shape))] = leaf
+        stacked[(number, *(slice(side) for side in leaf.shape))] = leaf
     return stacked
 
 
@@ -169,7 +169,7 @@ class _Stream:
 
 def _stream(key: jax.Array, indices: np.ndarray, what: str) -> _Stream:
     members = _members(indices, what)
-    return _Stream(_words(key), members, np.int32(len(members)))
+    return _Stream(_words(key), members, np.asarray(len(members), np.int32))
 
 
 def uniform(key: jax.Array, indices: np.ndarray, batch_size: int) -> Sampler:
@@ -216,7 +216,7 @@ def _sides(key: jax.Array, indices: np.ndarray, labels: np.ndarray) -> _Sides:
         _members(indices[has[:, i]], f"the class with attribute {i}")
         _members(indices[~has[:, i]], f"the class without attribute {i}")
     order = np.asarray(indices, np.int32)[np.argsort(~has, axis=0, kind="stable")].T
-    return _Sides(_words(key), order, has.sum(axis=0, dtype=np.int32), np.int32(len(indices)))
+    return _Sides(_words(key), order, has.sum(axis=0, dtype=np.int32), np.asarray(len(indices), np.int32))
 
 
 def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> Sampler:
@@ -327,5 +327,5 @@ def by_identity(key: jax.Array, indices: np.ndarray, identity: np.ndarray, peopl
         key_of_shard = jax.random.fold_in(key, shard)
         return by_identity(key_of_shard, indices[own], identity[own], people // shards, per_person)
 
-    state = _People(_words(key), members, starts, counts, np.int32(len(numbers)))
+    state = _People(_words(key), members, starts, counts, np.asarray(len(numbers), np.int32))
     return Sampler(people * per_person, state, rows, part)

@@ -349,7 +349,8 @@ class ELEGANT(FromConfig):
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
         chosen = jnp.arange(len(self.attributes)) == index
-        exchanged = exchange(*separate(features[-1]), self.channels(chosen))
+        own, other = separate(features[-1])
+        exchanged = exchange(own, other, self.channels(chosen))
         exchanged_labels = exchange(a["labels"], b["labels"], chosen)
         return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 

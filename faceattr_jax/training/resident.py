@@ -111,7 +111,8 @@ class Resident:
         def put(shape: tuple[int, ...], dtype: Any, read: Any) -> jax.Array:
             """(rows, *shape), of which each process reads the rows of its own devices."""
 
-            def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index
                 mine = rows[index[0]]
                 values = np.zeros((len(mine), *shape), dtype)
                 values[mine >= 0] = read(mine[mine >= 0])
