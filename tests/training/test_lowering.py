@@ -52,7 +52,8 @@ def test_an_iteration_compiles_for_four_chips(paper, monkeypatch, capsys):
     pytest.importorskip("libtpu", reason="libtpu is not installed: pip install libtpu")
     from jax.experimental import topologies
 
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask which machine this is
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask which machine this is
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
     slice_ = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     mesh = distributed.mesh(slice_.devices)
     method = programs.method(paper, dtype="bfloat16")

@@ -23,13 +23,13 @@ COUNT = 67
 KEY = jax.random.key(3)
 INDICES = np.arange(3, COUNT)
 RNG = np.random.default_rng(0)
-LABELS = RNG.integers(0, 2, (COUNT, 2)).astype(bool)
+LABELS = np.arange(COUNT)[:, None] // [8, 16] % 2 == 1  # every eighth has all of them
 PEOPLE = (np.arange(COUNT) // 4).astype(np.int32)
 SAMPLERS = {
     "uniform": lambda: sampling.uniform(KEY, INDICES, 16),
     "balanced": lambda: sampling.balanced(KEY, INDICES, LABELS[INDICES], 16),
     "pairs": lambda: sampling.opposite_pairs(KEY, INDICES, LABELS[INDICES], 8),
-    "guided": lambda: sampling.source_guided(KEY, INDICES[::2], INDICES[1:], 8),
+    "guided": lambda: sampling.source_guided(KEY, INDICES[:40], INDICES[9:], 8),
 }
 
 
