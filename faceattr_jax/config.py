@@ -42,7 +42,8 @@ def base() -> ConfigDict:
             "batch_size": 32,
             "ema": 0.0,  # decay of the parameters' average that inference uses; 0: none
             # Of convolutions and matrix products in training: "float32" or "bfloat16". Parameters, optimizers, norms,
-            # losses and the arithmetic of a gradient penalty are float32 either way.
+            # losses and the arithmetic of a gradient penalty are float32 either way. On recent NVIDIA GPUs JAX computes
+            # those of float32 in TF32, unless JAX_DEFAULT_MATMUL_PRECISION=highest.
             "dtype": "float32",
             "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": ()},
             "train": {

@@ -189,8 +189,6 @@ class _Run:
                 step = first + iteration + 1
                 self._profile(step, state)
                 state, metrics = executor.iterate(state, drawn, iteration)
-                # On their way while this iteration is computed.
-                drawn = next(batches, [])
                 if pending is not None:
                     self._log(*pending, bar)
                     pending = None
@@ -215,6 +213,7 @@ class _Run:
                     log.warning("Asked to stop: saved at step %d; the same command goes on from there.", step)
                     terminated.set()
                     break
+                drawn = next(batches, [])  # on their way while the iteration is computed
         finally:
             bar.close()
             batches.close()

@@ -216,7 +216,7 @@ BUILT = {
     "uniform": lambda: sampling.uniform(KEY, MANY, 8),
     "balanced": lambda: sampling.balanced(KEY, MANY, MANY_LABELS, 8),
     "opposite_pairs": lambda: sampling.opposite_pairs(KEY, MANY, MANY_LABELS, 8),
-    "source_guided": lambda: sampling.source_guided(KEY, MANY[::2], MANY[:90], 8),
+    "source_guided": lambda: sampling.source_guided(KEY, MANY[:120], MANY[70:], 8),
     "by_identity": lambda: sampling.by_identity(KEY, MANY, MANY // 12, people=4, per_person=2),
 }
 
