@@ -49,6 +49,9 @@ def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
             # What a network's passes on real, fake and mixed images add to a gradient is summed over devices before it
             # is summed over passes, so that there may be several times the parameters.
             assert sum(c.bytes for c in gradients) <= 6 * parameters
-            # The labels of the whole batch, which are shuffled, move. One picture has many more numbers.
-            others = [math.prod(a.shape) for c in found if c.kind != "all-reduce" for a in c.arrays]
-            assert sum(others) <= 8 * method.config.batch_size * len(method.attributes)
+            # The labels of the whole batch, which are shuffled, move. So does, of DIAT's blurred mask of one channel, a
+            # block of zeros beside it, by XLA's own choice. One picture or feature map has many more numbers.
+            others = [a.shape for c in found if c.kind != "all-reduce" for a in c.arrays]
+            assert not [shape for shape in others if len(shape) == 4 and shape[-1] > 1]
+            size, labels = method.config.image_size, len(method.attributes) * method.config.batch_size
+            assert sum(map(math.prod, others)) <= 8 * labels + size**2
