@@ -30,7 +30,12 @@ def test_collectives_are_read_with_their_sizes():
     assert traffic.summary(found)["all-reduce"] == {"operations": 2, "bytes": 4 * 96 + 32}
 
 
-@pytest.mark.parametrize("paper", programs.PAPERS)
+QUICK = ("attgan", "elegant", "attribute_inverse")  # the others' ten programs take a minute to compile
+
+
+@pytest.mark.parametrize(
+    "paper", [pytest.param(paper, marks=() if paper in QUICK else pytest.mark.slow) for paper in programs.PAPERS]
+)
 def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
     method = programs.method(paper)
     for stage in method.stages:
