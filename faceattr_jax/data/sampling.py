@@ -83,7 +83,8 @@ def _stacked(*leaves: np.ndarray) -> np.ndarray:
     longest = map(max, *[leaf.shape for leaf in leaves])
     stacked = np.zeros((len(leaves), *longest), leaves[0].dtype)
     for number, leaf in enumerate(leaves):
-        stacked[(number, *(slice(side) for side in leaf.shape))] = leaf
+        place: Any = (number, *map(slice, leaf.shape))
+        stacked[place] = leaf
     return stacked
 
 
