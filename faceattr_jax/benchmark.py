@@ -64,12 +64,12 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
     requests = list(draws(stage, 0))
     runner = executor()
     batches = [distributed.shard_batch(pipeline.batch(*r), mesh) for r in requests[: runner.draws_per_iteration]]
-    with compilation_cache.fresh():
-        cold, programs = _compiled(executor(), state, batches)
-        warm, _ = _compiled(executor(), state, batches)
     peak = matrix_product_peak(config.get("dtype", "float32"))
     inference = _inference(method, config, state, rounds)
-    state, phases, iterations = _timed(runner, state, batches, rounds)
+    with compilation_cache.fresh():
+        cold, programs = _compiled(executor(), state, batches)
+        warm, _ = _compiled(runner, state, batches)
+        phases, iterations = _timed(runner, state, batches, rounds)
     seconds = median(iterations[1:])
     memory = jax.local_devices()[0].memory_stats() or {}
     updates = len(runner.schedule)
@@ -121,8 +121,8 @@ def _compiled(executor: Executor, state: TrainState, batches: list[Batch]) -> tu
 
 def _timed(
     executor: Executor, state: TrainState, batches: list[Batch], rounds: int
-) -> tuple[TrainState, dict[str, list[float]], list[float]]:
-    """Seconds of the phases and of whole iterations; the first of each compiles."""
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of the phases and of whole iterations; the first of each compiles. `state` is consumed."""
     phases: dict[str, list[float]] = {phase.name: [] for phase in executor.stage.phases}
     iterations = []
     for number in range(rounds + 1):
@@ -134,7 +134,7 @@ def _timed(
         began = time.perf_counter()
         state, _ = jax.block_until_ready(executor.iterate(state, batches, number))
         iterations.append(time.perf_counter() - began)
-    return state, phases, iterations
+    return phases, iterations
 
 
 def _costs(
