@@ -24,7 +24,7 @@ from faceattr_jax.training.step import Executor, draws
 
 INPUT_BATCHES = 20
 
-MATRIX = {"cpu": 2048}
+MATRIX = {"cpu": 1024}
 """Side of the matrices whose product is the machine's peak; 8192 on other backends."""
 
 Apply = Callable[[Variables, jax.Array, jax.Array], Any]

@@ -34,6 +34,7 @@ from faceattr_jax.methods.base import (
 )
 from faceattr_jax.nn.blocks import instance_noise, interleave, separate, xavier
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import full
 from faceattr_jax.nn.unet import UNet
 
 
@@ -56,7 +57,7 @@ class Discriminator(nn.Module):
             features.append(x)
         patches = Conv(1, 3, use_bias=False, kernel_init=xavier, name="source")(x)
         whole = Conv(self.attributes, x.shape[1], padding="VALID", use_bias=False, kernel_init=xavier, name="class")(x)
-        return patches[..., 0], whole[:, 0, 0], features
+        return full(patches[..., 0]), full(whole[:, 0, 0]), features
 
 
 ADVERSARIAL: dict[str, Callable[[jax.Array], jax.Array]] = {
