@@ -146,7 +146,10 @@ class Resident:
         def draw(known: Any, place: jax.Array, state: Any, request: jax.Array) -> list[Any]:
             first, index = request[0], request[1]
             slots = first + jnp.arange(per_iteration, dtype=jnp.int32)
-            rows = jax.vmap(lambda slot: sampler.rows(state, slot, index))(slots)
+            # Each device computes all rows: cheaper than agreeing with the others on when a permutation's walk ends.
+            rows = jax.lax.with_sharding_constraint(
+                jax.vmap(lambda slot: sampler.rows(state, slot, index))(slots), distributed.replicated(self.mesh)
+            )
             taken = [jax.tree.map(lambda leaf, i=i: leaf[i], rows) for i in range(per_iteration)]
             return jax.tree.map(lambda leaf: self._take(known, place[leaf]), taken)
 
