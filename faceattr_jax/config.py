@@ -31,9 +31,20 @@ def base() -> ConfigDict:
             "data": {
                 "path": "synthetic",  # or a folder: CelebA's layout, images and a CSV, a TFDS data_dir, a prepared set
                 "cache": True,  # keep the decoded, cropped images in host memory
+                # Keep the training images in device memory and draw batches there: "on", "off", or "auto", which is on
+                # where the device is no CPU and they take no more than resident_gib GiB of it (0: .4 of its memory).
+                "resident": "auto",
+                "resident_gib": 0.0,
+                # Above 1, every batch is drawn in equal parts from so many fixed shards of the training images: devices
+                # whose number divides it hold their own shards alone. Other samples than with 1, but on any machine.
+                "shards": 1,
             },
             "batch_size": 32,
             "ema": 0.0,  # decay of the parameters' average that inference uses; 0: none
+            # Of convolutions and matrix products in training: "float32" or "bfloat16". Parameters, optimizers, norms,
+            # losses and the arithmetic of a gradient penalty are float32 either way. On recent NVIDIA GPUs JAX computes
+            # those of float32 in TF32, unless JAX_DEFAULT_MATMUL_PRECISION=highest.
+            "dtype": "float32",
             "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": ()},
             "train": {
                 "iterations": 0,
@@ -118,9 +129,10 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """The dotted keys on which two configs differ."""
-    a, b = _dotted(one), _dotted(other)
-    return sorted(key for key in a.keys() | b.keys() if a.get(key, ...) != b.get(key, ...))
+    """The dotted keys on which two configs differ; one that an older version did not have counts as its default."""
+    a, b, default = _dotted(one), _dotted(other), _dotted(base())
+    absent = {key: default.get(key, ...) for key in a.keys() | b.keys()}
+    return sorted(key for key, value in absent.items() if a.get(key, value) != b.get(key, value))
 
 
 def _dotted(config: ConfigDict) -> dict[str, Any]:

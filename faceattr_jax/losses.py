@@ -1,4 +1,7 @@
-"""Losses: pure functions, arrays in, a scalar out; means over all elements unless said otherwise."""
+"""Losses: pure functions, arrays in, a scalar out; means over all elements unless said otherwise.
+
+Layers that compute in bfloat16 are compared in float32, in which every loss is.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -6,20 +9,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceattr_jax.nn.precision import full
+
 
 def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean absolute error (AttGAN eq. 10; the papers' weights belong to the mean, not to the norm)."""
-    return jnp.mean(jnp.abs(prediction - target))
+    return jnp.mean(jnp.abs(full(prediction) - full(target)))
 
 
 def l2(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean squared error (the released code's reading of ELEGANT eq. 10)."""
-    return jnp.mean((prediction - target) ** 2)
+    return jnp.mean((full(prediction) - full(target)) ** 2)
 
 
 def squared_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """|prediction - target|^2, a sum over each sample's elements, a mean over samples (DIAT eqs. 11, 12, 17, 19)."""
-    return jnp.mean(jnp.sum((prediction - target) ** 2, axis=tuple(range(1, prediction.ndim))))
+    return jnp.mean(jnp.sum((full(prediction) - full(target)) ** 2, axis=tuple(range(1, prediction.ndim))))
 
 
 def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, *, weights: jax.Array | float = 1.0) -> jax.Array:

@@ -57,3 +57,44 @@ environment() {
     echo "$key" | tee "$VENV/.faceattr" >"$stamp"
   fi
 }
+
+# For the launch scripts: --dry-run shows the commands that would run, and runs none.
+DRY_RUN=
+run() {
+  if [[ -n $DRY_RUN ]]; then
+    printf '%q ' "$@" && echo
+  else
+    "$@"
+  fi
+}
+
+# Prints the header of the script that calls, between its first line and the first that is no comment, as its help.
+help() {
+  awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
+}
+
+# Loads the config CONFIG [--config.KEY=VALUE ...], so that a mistake is told here, not on a machine that costs money.
+# Needs ml_collections alone; in a dry run without an environment it is left out.
+check_config() {
+  local python="${VENV:-$ROOT/.venv}/bin/python" config="$1" argument overrides=()
+  shift
+  for argument in "$@"; do
+    [[ $argument == --config.*=* ]] || { echo "$argument: write --config.KEY=VALUE" >&2 && return 2; }
+    overrides+=("${argument#--config.}")
+  done
+  if [[ ! -x $python ]]; then
+    echo "(no environment in $ROOT yet: the config is not checked)" >&2
+    return
+  fi
+  "$python" - "$config" "${overrides[@]}" <<'PYTHON'
+import sys
+
+from faceattr_jax import config
+from faceattr_jax.errors import UserError
+
+try:
+    config.load(sys.argv[1], dict(override.split("=", 1) for override in sys.argv[2:]))
+except UserError as error:
+    sys.exit(f"faceattr: {error}")
+PYTHON
+}

@@ -88,6 +88,16 @@ def test_benchmark(faces, tmp_path, capsys):
     assert found["images_per_second"] == pytest.approx(updates * 8 / found["iteration_seconds"])
     assert found["input_images_per_second"] > 0
     assert found["peak_host_bytes"] > 2**20
+    for name, seconds in found["phase_seconds"].items():
+        assert found["phase_flops"][name] > 1e5
+        devices = len(found["devices"])
+        share = found["phase_flops"][name] / seconds / found["peak_flops_per_second"] / devices
+        assert found["phase_peak_share"][name] == pytest.approx(share)
+        assert found["warm_compile_seconds"][name] < found["compile_seconds"][name]
+        assert found["phase_moved"][name]["all-reduce"]["operations"] > 0  # the tests' eight devices
+    inference = found["inference"]
+    assert (inference["verb"], set(inference["batch_seconds"])) == ("edit", {"1", "8"})
+    assert inference["images_per_second"] == max(int(n) / s for n, s in inference["batch_seconds"].items())
     assert "trace and compile" in capsys.readouterr().out
 
 

@@ -31,6 +31,16 @@ def test_json_round_trip_keeps_tuples():
     ]  # fmt: skip
 
 
+def test_a_config_of_an_older_version_differs_by_what_is_no_default():
+    config = configs.load("attgan_128")
+    old = ConfigDict(config.to_dict())
+    del old.dtype, old.data.shards, old.data.resident
+    assert configs.differences(old, config) == configs.differences(config, old) == []
+    assert configs.differences(old, configs.load("attgan_128", {"dtype": "bfloat16", "data.shards": "8"})) == [
+        "data.shards", "dtype",
+    ]  # fmt: skip
+
+
 def test_overrides_take_the_type_of_the_key():
     overrides = {
         "model.width": "8",

@@ -37,8 +37,7 @@ class Pipeline:
         *,
         people: np.ndarray | None = None,
     ) -> None:
-        self.source = source
-        self._people = {} if people is None else {"identity": people}
+        self.source, self.sampler, self.people = source, sampler, people
         self._local = rows
         self._labels = source.table.select(attributes)
         self._cpu = jax.local_devices(backend="cpu")[0]
@@ -58,7 +57,7 @@ class Pipeline:
 
     def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         indices = indices[self._local(len(indices))]
-        known = {name: numbers[indices] for name, numbers in self._people.items()}
+        known = {} if self.people is None else {"identity": self.people[indices]}
         return {"images": self.source.images(indices), "labels": self._labels[indices], **known}
 
     def prefetch(self, requests: Iterable[tuple[int, int]], depth: int = 2) -> Generator[Any, None, None]:

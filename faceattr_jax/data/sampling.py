@@ -7,10 +7,14 @@ can be traced into a training step. A stream is 2**32 pictures long.
 
 A sampler is called with `draw` and `index`, int32 scalars that may be traced; `index` is the iteration's index within
 the cycle of its stage (the attribute, in ELEGANT), and only `opposite_pairs` looks at it.
+
+`dealt` has every batch drawn from a fixed number of shards, of which a device may hold its share: the training pictures
+are dealt out in turn (`homes`), and a batch's rows lie in the order of the shards. One device and many draw the same.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +25,8 @@ from faceattr_jax.errors import UserError
 
 ROUNDS = 8
 
+Rows = jax.Array | dict[str, jax.Array]
+
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
@@ -28,14 +34,58 @@ class Sampler:
 
     Attributes:
       batch_size: B, the number of pictures at each leaf.
-      rows: (draw, index) -> a pytree of (B,) int32 dataset indices.
+      state: a pytree of NumPy arrays: keys, and what may be drawn.
+      rows: (state, draw, index) -> a pytree of (B,) int32 dataset indices.
+      part: (shard, shards, homes) -> the sampler of B / shards pictures, those that are at home in that shard.
     """
 
     batch_size: int
-    rows: Callable[[ArrayLike, ArrayLike], jax.Array | dict[str, jax.Array]]
+    state: Any
+    rows: Callable[[Any, ArrayLike, ArrayLike], Rows]
+    part: Callable[[int, int, np.ndarray], "Sampler"]
 
-    def __call__(self, draw: ArrayLike, index: ArrayLike) -> jax.Array | dict[str, jax.Array]:
-        return self.rows(draw, index)
+    def __call__(self, draw: ArrayLike, index: ArrayLike) -> Rows:
+        return self.rows(self.state, draw, index)
+
+
+def dealt(sampler: Sampler, shards: int, homes: np.ndarray) -> Sampler:
+    """Batches of `sampler` of which each of `shards` gives an equal part, in order; 1 is the sampler itself.
+
+    homes: of every picture of the data set, from the function of that name. Every shard has streams of its own. Raises
+    UserError where the batch cannot be divided so, or a shard has nothing to draw.
+    """
+    if shards == 1:
+        return sampler
+    try:
+        parts = [sampler.part(shard, shards, homes) for shard in range(max(shards, 0))]
+    except UserError as error:
+        raise UserError(f"data.shards is {shards}, too many for these data: in one of them {error}") from error
+    if sum(part.batch_size for part in parts) != sampler.batch_size:
+        raise UserError(f"data.shards is {shards}; it should divide what a batch of {sampler.batch_size} is made of")
+
+    def rows(state: Any, draw: ArrayLike, index: ArrayLike) -> Rows:
+        each = jax.vmap(lambda own: parts[0].rows(own, draw, index))(state)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1), each)
+
+    state = jax.tree.map(_stacked, *[part.state for part in parts])
+    return Sampler(sampler.batch_size, state, rows, sampler.part)
+
+
+def homes(indices: np.ndarray, pictures: int, shards: int) -> np.ndarray:
+    """The shard of every picture of a data set of so many, -1 for those not at `indices`, which are dealt in turn."""
+    found = np.full(pictures, -1)
+    found[indices] = np.arange(len(indices)) % max(shards, 1)
+    return found
+
+
+def _stacked(*leaves: np.ndarray) -> np.ndarray:
+    """Arrays of one rank on a new first axis, filled up to the longest; what is filled in is never drawn."""
+    longest = map(max, *[leaf.shape for leaf in leaves])
+    stacked = np.zeros((len(leaves), *longest), leaves[0].dtype)
+    for number, leaf in enumerate(leaves):
+        place: Any = (number, *map(slice, leaf.shape))
+        stacked[place] = leaf
+    return stacked
 
 
 def permuted(key: jax.Array, position: ArrayLike, n: ArrayLike) -> jax.Array:
@@ -105,34 +155,58 @@ def _members(indices: np.ndarray, what: str) -> np.ndarray:
     return np.asarray(indices, np.int32)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """An endless stream of some pictures. key: its words. members: (M,). count: M, which padding does not count in."""
+
+    key: np.ndarray
+    members: np.ndarray
+    count: np.ndarray
+
+    def __call__(self, positions: jax.Array, *path: ArrayLike) -> jax.Array:
+        return jnp.asarray(self.members)[permuted(_key(self.key, *path), positions, self.count)]
+
+
+def _stream(key: jax.Array, indices: np.ndarray, what: str) -> _Stream:
+    members = _members(indices, what)
+    return _Stream(_words(key), members, np.asarray(len(members), np.int32))
+
+
 def uniform(key: jax.Array, indices: np.ndarray, batch_size: int) -> Sampler:
     """Batches (B,) of `indices`, each index once an epoch; draw d takes positions d * B to d * B + B - 1.
 
     Raises UserError where there are no indices.
     """
-    words, members = _words(key), _members(indices, "the split")
 
-    def rows(draw: ArrayLike, index: ArrayLike) -> jax.Array:
-        return jnp.asarray(members)[permuted(_key(words), _positions(draw, batch_size), len(members))]
+    def rows(stream: _Stream, draw: ArrayLike, index: ArrayLike) -> jax.Array:
+        return stream(_positions(draw, batch_size))
 
-    return Sampler(batch_size, rows)
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
+        return uniform(jax.random.fold_in(key, shard), indices[own], batch_size // shards)
+
+    return Sampler(batch_size, _stream(key, indices, "the split"), rows, part)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class _Sides:
     """Two endless streams for each attribute: the pictures that have it and those that have not.
 
     key: of all streams. order: (n, M) pictures, of each attribute those that have it first. counts: (n,) of these.
+    total: M, which padding does not count in.
     """
 
     key: np.ndarray
     order: np.ndarray
     counts: np.ndarray
+    total: np.ndarray
 
     def __call__(self, attribute: ArrayLike, has: ArrayLike, positions: jax.Array) -> jax.Array:
         """(B,) pictures at (B,) `positions` of the stream of those with `attribute` (`has` is 1) or without it (0)."""
         count = jnp.asarray(self.counts)[attribute]
-        size = jnp.where(has, count, self.order.shape[1] - count)
+        size = jnp.where(has, count, jnp.asarray(self.total) - count)
         own = permuted(_key(self.key, attribute, has), positions, size)
         return jnp.asarray(self.order)[attribute, jnp.where(has, 0, count) + own]
 
@@ -143,7 +217,7 @@ def _sides(key: jax.Array, indices: np.ndarray, labels: np.ndarray) -> _Sides:
         _members(indices[has[:, i]], f"the class with attribute {i}")
         _members(indices[~has[:, i]], f"the class without attribute {i}")
     order = np.asarray(indices, np.int32)[np.argsort(~has, axis=0, kind="stable")].T
-    return _Sides(_words(key), order, has.sum(axis=0, dtype=np.int32))
+    return _Sides(_words(key), order, has.sum(axis=0, dtype=np.int32), np.asarray(len(indices), np.int32))
 
 
 def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> Sampler:
@@ -154,14 +228,18 @@ def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size
     size is half and half, and so is every even slice of it, such as one device's. Raises UserError where an attribute
     has no pictures on one side.
     """
-    sides, n = _sides(key, indices, labels), np.shape(labels)[1]
+    n = np.shape(labels)[1]
 
-    def rows(draw: ArrayLike, index: ArrayLike) -> jax.Array:
+    def rows(sides: _Sides, draw: ArrayLike, index: ArrayLike) -> jax.Array:
         turn = _positions(draw, batch_size)
         attribute, has = turn // jnp.uint32(2) % jnp.uint32(n), jnp.uint32(1) - turn % jnp.uint32(2)
         return jax.vmap(lambda a, h, p: sides(a, h, p[None])[0])(attribute, has, turn // jnp.uint32(2 * n))
 
-    return Sampler(batch_size, rows)
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
+        return balanced(jax.random.fold_in(key, shard), indices[own], labels[own], batch_size // shards)
+
+    return Sampler(batch_size, _sides(key, indices, labels), rows, part)
 
 
 def opposite_pairs(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> Sampler:
@@ -170,13 +248,16 @@ def opposite_pairs(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batc
     Both sides of every attribute are streams of their own, independently shuffled (ELEGANT's unpaired sets). Raises
     UserError where an attribute has no pictures on one side.
     """
-    sides = _sides(key, indices, labels)
 
-    def rows(draw: ArrayLike, index: ArrayLike) -> dict[str, jax.Array]:
+    def rows(sides: _Sides, draw: ArrayLike, index: ArrayLike) -> dict[str, jax.Array]:
         positions = _positions(draw, batch_size)
         return {"positive": sides(index, 1, positions), "negative": sides(index, 0, positions)}
 
-    return Sampler(batch_size, rows)
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
+        return opposite_pairs(jax.random.fold_in(key, shard), indices[own], labels[own], batch_size // shards)
+
+    return Sampler(batch_size, _sides(key, indices, labels), rows, part)
 
 
 def source_guided(key: jax.Array, source_indices: np.ndarray, guided_indices: np.ndarray, batch_size: int) -> Sampler:
@@ -184,20 +265,41 @@ def source_guided(key: jax.Array, source_indices: np.ndarray, guided_indices: np
 
     Raises UserError where a set is empty.
     """
-    words = _words(key)
     sets = {
-        "source": _members(source_indices, "the source set"),
-        "guided": _members(guided_indices, "the guided set"),
+        "source": _stream(key, source_indices, "the source set"),
+        "guided": _stream(key, guided_indices, "the guided set"),
     }
 
-    def rows(draw: ArrayLike, index: ArrayLike) -> dict[str, jax.Array]:
+    def rows(sets: dict[str, _Stream], draw: ArrayLike, index: ArrayLike) -> dict[str, jax.Array]:
         positions = _positions(draw, batch_size)
-        return {
-            name: jnp.asarray(members)[permuted(_key(words, number), positions, len(members))]
-            for number, (name, members) in enumerate(sets.items())
-        }
+        # Numbered as above: JAX hands dictionaries back in the order of their names.
+        return {name: sets[name](positions, number) for number, name in enumerate(("source", "guided"))}
 
-    return Sampler(batch_size, rows)
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        source, guided = (own[homes[own] == shard] for own in (source_indices, guided_indices))
+        return source_guided(jax.random.fold_in(key, shard), source, guided, batch_size // shards)
+
+    return Sampler(batch_size, sets, rows, part)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class _People:
+    """key: of all streams. members: pictures (M,), those of each person in a row. starts, counts: of these (P,).
+
+    people: P, which padding does not count in.
+    """
+
+    key: np.ndarray
+    members: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    people: np.ndarray
+
+    def pictures(self, person: jax.Array, visit: jax.Array, count: int) -> jax.Array:
+        """The `count` pictures of a person's visit number `visit`."""
+        own = permuted(_key(self.key, 1, person), _positions(visit, count), jnp.asarray(self.counts)[person])
+        return jnp.asarray(self.members)[jnp.asarray(self.starts)[person] + own]
 
 
 def by_identity(key: jax.Array, indices: np.ndarray, identity: np.ndarray, people: int, per_person: int) -> Sampler:
@@ -207,22 +309,24 @@ def by_identity(key: jax.Array, indices: np.ndarray, identity: np.ndarray, peopl
     stream of pictures; who has fewer comes with repeated ones. `identity` is (M,). Raises UserError where there are
     fewer persons than `people`.
     """
-    words = _words(key)
     numbers, counts = np.unique(identity, return_counts=True)
-    if len(numbers) < people:
+    if people < 1 or len(numbers) < people:
         raise UserError(f"a batch of {people} people cannot be drawn from {len(numbers)}")
-    # The pictures of each person in a row.
     members = np.asarray(indices, np.int32)[np.argsort(identity, kind="stable")]
     counts = counts.astype(np.int32)
     starts = np.cumsum(counts, dtype=np.int32) - counts
 
-    def pictures(person: jax.Array, visit: jax.Array) -> jax.Array:
-        own = permuted(_key(words, 1, person), _positions(visit, per_person), jnp.asarray(counts)[person])
-        return jnp.asarray(members)[jnp.asarray(starts)[person] + own]
-
-    def rows(draw: ArrayLike, index: ArrayLike) -> jax.Array:
+    def rows(everybody: _People, draw: ArrayLike, index: ArrayLike) -> jax.Array:
         positions = _positions(draw, people)
-        person = permuted(_key(words, 0), positions, len(numbers))
-        return jax.vmap(pictures)(person, positions // jnp.uint32(len(numbers))).reshape(-1)
+        number = jnp.asarray(everybody.people)
+        person = permuted(_key(everybody.key, 0), positions, number)
+        visits = positions // number.astype(jnp.uint32)
+        return jax.vmap(lambda p, v: everybody.pictures(p, v, per_person))(person, visits).reshape(-1)
 
-    return Sampler(people * per_person, rows)
+    def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
+        own = homes[indices] == shard
+        key_of_shard = jax.random.fold_in(key, shard)
+        return by_identity(key_of_shard, indices[own], identity[own], people // shards, per_person)
+
+    state = _People(_words(key), members, starts, counts, np.asarray(len(numbers), np.int32))
+    return Sampler(people * per_person, state, rows, part)

@@ -34,8 +34,19 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, Convolutions, instance_noise, norm, sample_norm, tile, xavier
+from faceattr_jax.nn.blocks import (
+    LEAK,
+    Convolutions,
+    instance_noise,
+    interleave,
+    norm,
+    sample_norm,
+    separate,
+    tile,
+    xavier,
+)
 from faceattr_jax.nn.conv import Conv, ConvTranspose
+from faceattr_jax.nn.precision import Dense, full
 
 Layer = tuple[int, int, int]  # features, kernel, stride
 
@@ -88,7 +99,7 @@ class Decoder(nn.Module):
             if i < self.injections:
                 x = tile(x, code)
         kernel, stride = self.rgb
-        return jnp.tanh(ConvTranspose(3, kernel, stride, kernel_init=xavier, name="rgb")(x))
+        return jnp.tanh(full(ConvTranspose(3, kernel, stride, kernel_init=xavier, name="rgb")(x)))
 
 
 class Discriminator(nn.Module):
@@ -112,10 +123,10 @@ class Discriminator(nn.Module):
         x = x.reshape(x.shape[0], -1)
 
         def head(name: str, outputs: int) -> jax.Array:
-            h = nn.Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
+            h = Dense(self.fc, use_bias=not self.fc_norm, kernel_init=xavier, name=f"{name}_hidden")(x)
             if self.fc_norm:
                 h = sample_norm(h, "layer", epsilon=self.epsilon, name=f"{name}_norm")
-            return nn.Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, self.fc_leak))
+            return Dense(outputs, kernel_init=xavier, name=name)(nn.leaky_relu(h, self.fc_leak))
 
         return head("critic", 1)[:, 0], head("classifier", self.attributes)
 
@@ -205,12 +216,11 @@ class AttGAN(FromConfig):
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
         # The critic has no batch statistics, so real and fake images may share one pass.
-        both = self._noisy(noise_key, jnp.concatenate([images, jax.lax.stop_gradient(fake)]))
-        values, logits = self._discriminate(variables, both)
-        adversarial = losses.wasserstein_critic(*jnp.split(values, 2))
-        real, fake = jnp.split(both, 2)
+        real, fake = self._noisy(noise_key, jnp.stack([images, jax.lax.stop_gradient(fake)]))
+        values, logits = self._discriminate(variables, interleave(real, fake))
+        adversarial = losses.wasserstein_critic(*separate(values))
         penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], real, fake, penalty_key)
-        real_logits, fake_logits = jnp.split(logits, 2)
+        real_logits, fake_logits = separate(logits)
         classification = losses.sigmoid_cross_entropy(real_logits, labels)
         traces = losses.sigmoid_cross_entropy(fake_logits, labels)
         opposed, metrics = self._oppose(variables, features, labels, ctx)

@@ -32,8 +32,9 @@ from faceattr_jax.methods.base import (
     adam,
     learning_rate,
 )
-from faceattr_jax.nn.blocks import instance_noise, xavier
+from faceattr_jax.nn.blocks import instance_noise, interleave, separate, xavier
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import full
 from faceattr_jax.nn.unet import UNet
 
 
@@ -56,7 +57,7 @@ class Discriminator(nn.Module):
             features.append(x)
         patches = Conv(1, 3, use_bias=False, kernel_init=xavier, name="source")(x)
         whole = Conv(self.attributes, x.shape[1], padding="VALID", use_bias=False, kernel_init=xavier, name="class")(x)
-        return patches[..., 0], whole[:, 0, 0], features
+        return full(patches[..., 0]), full(whole[:, 0, 0]), features
 
 
 ADVERSARIAL: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -118,9 +119,10 @@ class AttributeInverse(FromConfig):
         images, labels = batch["images"], batch["labels"]
         fake = jax.lax.stop_gradient(self.invert(variables, images))
         # D normalises nothing, so real and fake images may share one pass.
-        patches, logits, _ = self._discriminate(variables, self._noisy(ctx, jnp.concatenate([images, fake])))
-        adversarial = losses.gan_discriminator(*jnp.split(patches, 2))
-        classification = losses.sigmoid_cross_entropy(jnp.split(logits, 2)[0], labels)
+        both = interleave(*self._noisy(ctx, jnp.stack([images, fake])))
+        patches, logits, _ = self._discriminate(variables, both)
+        adversarial = losses.gan_discriminator(*separate(patches))
+        classification = losses.sigmoid_cross_entropy(separate(logits)[0], labels)
         return Out(
             losses={
                 "discriminator": adversarial + self.config.loss.discriminator_classification * classification,

@@ -35,6 +35,7 @@ from faceattr_jax.methods.base import (
 )
 from faceattr_jax.nn.blocks import batch_norm, conv_pairs, max_pool, shifted
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import Dense
 from faceattr_jax.pretrained import vgg16, vgg_face, weights
 from faceattr_jax.pretrained.vgg16 import VGG16
 
@@ -84,11 +85,11 @@ class ResidualClassifier(nn.Module):
 
 def hidden_and_logits(network: Classifier | ResidualClassifier, x: jax.Array, train: bool) -> jax.Array:
     """A map (B, ...) through one hidden layer to logits (B, n); inside the compact module that it is the end of."""
-    x = nn.Dense(network.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
+    x = Dense(network.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
     x = nn.relu(batch_norm(network.momentum, train, name="fc_norm")(x))
     network.sow("intermediates", "features", x)
     x = nn.Dropout(network.dropout, deterministic=not train)(x)
-    return nn.Dense(network.attributes, name="logits")(x)
+    return Dense(network.attributes, name="logits")(x)
 
 
 class Reading(Protocol):

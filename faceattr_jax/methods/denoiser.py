@@ -29,6 +29,7 @@ from faceattr_jax.methods.base import (
     rmsprop,
 )
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import full
 
 
 class Denoiser(nn.Module):
@@ -44,7 +45,7 @@ class Denoiser(nn.Module):
         x = images
         for i, width in enumerate(self.widths, 1):
             x = nn.relu(Conv(width, 3, name=f"conv{i}")(x))
-        return Conv(3, 3, name=f"conv{len(self.widths) + 1}")(x)
+        return full(Conv(3, 3, name=f"conv{len(self.widths) + 1}")(x))
 
 
 def unit(images: jax.Array) -> jax.Array:
@@ -57,10 +58,10 @@ def noisy(images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
     return images + deviation / 127.5 * jax.random.normal(key, images.shape, images.dtype)
 
 
-def denoising(network: Any, params: Any, images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
-    """|DN(y) + y - x|^2 of noisy y, clean x in [0, 1] (eq. 12): a sum over each image, a mean over them."""
-    noised = unit(noisy(images, key, deviation))
-    return losses.squared_distance(network.apply({"params": params}, noised) + noised, unit(images))
+def denoising(network: Any, params: Any, images: jax.Array, noised: jax.Array) -> jax.Array:
+    """|DN(y) + y - x|^2 of clean x and noisy y in [-1, 1] (eq. 12): a sum over each image, a mean over them."""
+    y = unit(noised)
+    return losses.squared_distance(network.apply({"params": params}, y) + y, unit(images))
 
 
 class FaceDenoiser(FromConfig):
@@ -87,12 +88,9 @@ class FaceDenoiser(FromConfig):
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Eq. 12."""
-        params = variables["params"]["denoiser"]
-        return Out(
-            losses={
-                "denoiser": denoising(self.networks["denoiser"], params, batch["images"], ctx.key, self.config.noise)
-            }
-        )
+        params, images = variables["params"]["denoiser"], batch["images"]
+        noised = noisy(images, ctx.key, self.config.noise)
+        return Out(losses={"denoiser": denoising(self.networks["denoiser"], params, images, noised)})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

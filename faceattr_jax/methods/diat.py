@@ -43,10 +43,11 @@ from faceattr_jax.methods.base import (
     uniform,
     variables_of,
 )
-from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, unit
-from faceattr_jax.nn.blocks import LEAK, batch_norm, xavier
+from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, noisy, unit
+from faceattr_jax.nn.blocks import LEAK, batch_norm, interleave, xavier
 from faceattr_jax.nn.conv import Conv
 from faceattr_jax.nn.pixels import binarize, depth_to_space, gaussian_blur, replicate
+from faceattr_jax.nn.precision import Dense, full
 
 MASK_FACTOR = 4  # pixels of the picture to one of the binary mask, in each direction
 MASK_BLUR = (5, 1.6)  # size and deviation of the Gaussian that smooths the mask
@@ -72,7 +73,8 @@ class Transform(nn.Module):
             x = depth_to_space(x, 2)
             x = Conv(skip.shape[-1], 3, use_bias=False, kernel_init=xavier, name=f"conv{i}")(x)
             x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(x)) + skip
-        return jnp.tanh(Conv(3, 5, kernel_init=xavier, name=f"conv{2 * len(self.widths)}")(depth_to_space(x, 2)))
+        x = Conv(3, 5, kernel_init=xavier, name=f"conv{2 * len(self.widths)}")(depth_to_space(x, 2))
+        return jnp.tanh(full(x))
 
 
 class Mask(nn.Module):
@@ -91,7 +93,7 @@ class Mask(nn.Module):
             kernel, stride = (4, 2) if i <= 2 else (3, 1)
             x = Conv(width, kernel, stride, use_bias=False, kernel_init=xavier, name=f"conv{i}")(x)
             x = batch_norm(self.momentum, train, name=f"norm{i}")(x)
-            x = nn.relu(x) if i <= len(self.widths) else nn.sigmoid(x)
+            x = nn.relu(x) if i <= len(self.widths) else nn.sigmoid(full(x))
         return x
 
 
@@ -115,8 +117,8 @@ class Discriminator(nn.Module):
         for i, (width, kernel, stride) in enumerate(self.layers, 1):
             x = nn.leaky_relu(Conv(width, kernel, stride, kernel_init=xavier, name=f"conv{i}")(x), LEAK)
             maps.append(x)
-        x = nn.leaky_relu(nn.Dense(self.fc, kernel_init=xavier, name="fc")(x.reshape(x.shape[0], -1)), LEAK)
-        return nn.Dense(1, kernel_init=xavier, name="score")(x)[:, 0], maps
+        x = nn.leaky_relu(Dense(self.fc, kernel_init=xavier, name="fc")(x.reshape(x.shape[0], -1)), LEAK)
+        return Dense(1, kernel_init=xavier, name="score")(x)[:, 0], maps
 
 
 class Transferred(NamedTuple):
@@ -252,8 +254,10 @@ class DIAT(FromConfig, abc.ABC):
 
     def denoising_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Eq. 12, on both sets."""
+        sets = jnp.stack([leaf["images"] for leaf in batch.values()])
+        noised = interleave(*noisy(sets, ctx.key, self.config.noise))
         params = variables["params"]["denoiser"]
-        loss = denoising(self.networks["denoiser"], params, _pictures(batch), ctx.key, self.config.noise)
+        loss = denoising(self.networks["denoiser"], params, interleave(*sets), noised)
         return Out(losses={"denoiser": loss})
 
     # Stage two (algorithm 1).
@@ -472,7 +476,7 @@ def _pictures(batch: Batch) -> jax.Array:
     """All images of a batch, plain or {"source", "guided"}."""
     if "images" in batch:
         return batch["images"]
-    return jnp.concatenate([leaf["images"] for leaf in batch.values()])
+    return interleave(*(leaf["images"] for leaf in batch.values()))
 
 
 TASKS: dict[str, Callable[..., DIAT]] = {

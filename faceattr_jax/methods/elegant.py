@@ -38,8 +38,9 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, mean_pool, tile
+from faceattr_jax.nn.blocks import LEAK, interleave, mean_pool, separate, tile
 from faceattr_jax.nn.conv import Conv, ConvTranspose
+from faceattr_jax.nn.precision import Dense, full
 
 KERNEL, STRIDE = 3, 2
 # PyTorch's padding of 1 (and output padding of 1): a stride of 2 exactly halves (doubles) an even size.
@@ -70,9 +71,10 @@ class L2Norm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones_init(), ())
         shift = self.param("shift", nn.initializers.zeros_init(), ())
-        squared = jnp.sum(x**2, axis=-1, keepdims=True)
+        exact = full(x)
+        squared = jnp.sum(exact**2, axis=-1, keepdims=True)
         # x / max(norm, 1e-12); the bound under the root keeps the gradient finite at a norm of 0.
-        return scale * (x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))) + shift
+        return (scale * (exact * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))) + shift).astype(x.dtype)
 
 
 class Encoder(nn.Module):
@@ -116,7 +118,7 @@ class Decoder(nn.Module):
         x = _conv_transpose(x, 3, self.start, "rgb")
         if self.rgb_norm:
             x = L2Norm(name="rgb_norm")(x)
-        return 2.0 * jnp.tanh(x)
+        return 2.0 * jnp.tanh(full(x))
 
 
 class Discriminator(nn.Module):
@@ -131,7 +133,7 @@ class Discriminator(nn.Module):
         x = tile(mean_pool(images, self.pool), labels)
         for i, width in enumerate(self.widths):
             x = nn.leaky_relu(L2Norm(name=f"norm{i}")(_conv(x, width, self.start, f"conv{i}")), LEAK)
-        return nn.Dense(1, kernel_init=self.start.kernel, name="fc")(x.reshape(x.shape[0], -1))[:, 0]
+        return Dense(1, kernel_init=self.start.kernel, name="fc")(x.reshape(x.shape[0], -1))[:, 0]
 
 
 def _conv(x: jax.Array, width: int, start: Start, name: str) -> jax.Array:
@@ -344,12 +346,13 @@ class ELEGANT(FromConfig):
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
         a, b = batch["positive"], batch["negative"]
-        images, labels = _interleave(a["images"], b["images"]), _interleave(a["labels"], b["labels"])
+        images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
         chosen = jnp.arange(len(self.attributes)) == index
-        exchanged = exchange(*_separate(features[-1]), self.channels(chosen))
+        own, other = separate(features[-1])
+        exchanged = exchange(own, other, self.channels(chosen))
         exchanged_labels = exchange(a["labels"], b["labels"], chosen)
-        return _Pair(images, labels, features, _interleave(*exchanged), _interleave(*exchanged_labels))
+        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
@@ -368,15 +371,6 @@ class _Pair:
 
 SCALES = ("discriminator1", "discriminator2")  # full size, half size
 DISTANCES = {"l1": losses.l1, "l2": losses.l2}
-
-
-def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
-
-
-def _separate(both: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = both.reshape(-1, 2, *both.shape[1:])
-    return pairs[:, 0], pairs[:, 1]
 
 
 def build(config: ml_collections.ConfigDict) -> ELEGANT:

@@ -33,6 +33,7 @@ from faceattr_jax.methods.base import (
     variables_of,
 )
 from faceattr_jax.nn.blocks import batch_norm, conv_pairs, shifted
+from faceattr_jax.nn.precision import Dense
 
 
 class Embedder(nn.Module):
@@ -47,7 +48,7 @@ class Embedder(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         x = conv_pairs(images, self.widths, self.momentum, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
-        x = nn.Dense(self.embedding, use_bias=False, name="embedding")(x)
+        x = Dense(self.embedding, use_bias=False, name="embedding")(x)
         return unit(batch_norm(self.momentum, train, name="embedding_norm")(x))
 
 

@@ -38,6 +38,7 @@ from faceattr_jax.methods.base import (
 )
 from faceattr_jax.nn.blocks import batch_norm
 from faceattr_jax.nn.conv import Conv, ConvTranspose
+from faceattr_jax.nn.precision import Dense, full
 
 KERNEL = 5
 
@@ -56,9 +57,9 @@ class Encoder(nn.Module):
         for i, width in enumerate(self.widths):
             x = Conv(width, KERNEL, 2, use_bias=False, name=f"conv{i}")(x)
             x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(x))
-        x = nn.Dense(self.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
+        x = Dense(self.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
         x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(x))
-        return nn.Dense(self.latents, name="mean")(x), nn.Dense(self.latents, name="log_variance")(x)
+        return Dense(self.latents, name="mean")(x), Dense(self.latents, name="log_variance")(x)
 
 
 class Decoder(nn.Module):
@@ -74,13 +75,13 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
         height, width, channels = self.start
-        x = nn.Dense(height * width * channels, use_bias=False, name="fc")(jnp.concatenate([latents, labels], axis=-1))
+        x = Dense(height * width * channels, use_bias=False, name="fc")(jnp.concatenate([latents, labels], axis=-1))
         x = x.reshape(-1, height, width, channels)
         x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(x))
         for i, features in enumerate(self.widths):
             x = ConvTranspose(features, KERNEL, 2, use_bias=False, name=f"deconv{i}")(x)
             x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(x))
-        return jnp.tanh(Conv(3, KERNEL, name="rgb")(x))
+        return jnp.tanh(full(Conv(3, KERNEL, name="rgb")(x)))
 
 
 class Seen(NamedTuple):
@@ -109,12 +110,12 @@ class Discriminator(nn.Module):
         for i, width in enumerate(others, 1):
             features = Conv(width, KERNEL, 2, use_bias=False, name=f"conv{i}")(x)
             x = nn.relu(batch_norm(self.momentum, train, name=f"norm{i}")(features))
-        x = nn.Dense(self.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
+        x = Dense(self.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
         x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(x))
         return Seen(
-            nn.Dense(1, name="real")(x)[:, 0],
-            nn.Dense(self.latents, name="latents")(x),
-            nn.Dense(self.attributes, name="labels")(x),
+            Dense(1, name="real")(x)[:, 0],
+            Dense(self.latents, name="latents")(x),
+            Dense(self.attributes, name="labels")(x),
             features,
         )
 

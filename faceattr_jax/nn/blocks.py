@@ -1,21 +1,25 @@
 """Building blocks that several papers share. NHWC."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from faceattr_jax.nn.conv import Conv
+from faceattr_jax.nn.precision import Dense, full
 
 LEAK = 0.2  # tf.nn.leaky_relu's slope, which the papers' code uses
 xavier = nn.initializers.xavier_uniform()
 
 
-def batch_norm(momentum: float, train: bool, *, epsilon: float | None = None, name: str) -> nn.BatchNorm:
+def batch_norm(
+    momentum: float, train: bool, *, epsilon: float | None = None, name: str
+) -> Callable[[jax.Array], jax.Array]:
     """Batch norm, by default with TF slim's epsilon. Over a sharded batch the statistics are the global batch's."""
-    return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=epsilon or 1e-3, name=name)
+    layer = nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=epsilon or 1e-3, name=name)
+    return lambda x: layer(full(x)).astype(x.dtype)
 
 
 def sample_norm(x: jax.Array, kind: str, *, epsilon: float | None = None, name: str) -> jax.Array:
@@ -24,12 +28,27 @@ def sample_norm(x: jax.Array, kind: str, *, epsilon: float | None = None, name: 
     kind: ``"layer"`` over all axes but the first, ``"instance"`` over all but the first and the last.
     """
     axes = {"layer": tuple(range(1, x.ndim)), "instance": tuple(range(1, x.ndim - 1))}[kind]
-    return nn.LayerNorm(epsilon=epsilon or 1e-6, reduction_axes=axes, feature_axes=-1, name=name)(x)
+    layer = nn.LayerNorm(epsilon=epsilon or 1e-6, reduction_axes=axes, feature_axes=-1, name=name)
+    return layer(full(x)).astype(x.dtype)
 
 
 def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
     """Images for a discriminator in training: under Gaussian noise (Sonderby et al. 2016), or themselves at 0."""
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
+
+
+def interleave(*sets: jax.Array) -> jax.Array:
+    """K sets of rows (B, ...) as (K B, ...), a row of each in turn.
+
+    For a pass that they share: a device's part of the batch stays on it, which one set after the other would not.
+    """
+    return jnp.stack(sets, axis=1).reshape(-1, *sets[0].shape[1:])
+
+
+def separate(rows: jax.Array, sets: int = 2) -> tuple[jax.Array, ...]:
+    """What `interleave` was given: (K B, ...) -> K of (B, ...)."""
+    split = rows.reshape(-1, sets, *rows.shape[1:])
+    return tuple(split[:, i] for i in range(sets))
 
 
 def norm(
@@ -77,8 +96,8 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths):
-            x = nn.leaky_relu(nn.Dense(width, kernel_init=xavier, name=f"hidden{i}")(x), LEAK)
-        return nn.Dense(self.outputs, kernel_init=xavier, name="out")(x)
+            x = nn.leaky_relu(Dense(width, kernel_init=xavier, name=f"hidden{i}")(x), LEAK)
+        return Dense(self.outputs, kernel_init=xavier, name="out")(x)
 
 
 def conv_pairs(x: jax.Array, widths: Sequence[int], momentum: float, train: bool) -> jax.Array:

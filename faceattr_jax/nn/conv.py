@@ -18,13 +18,15 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import lax
+
+from faceattr_jax.nn.precision import compute_dtype
 
 Pair = tuple[int, int]
 Padding = Literal["SAME", "VALID"] | int | Sequence[Pair]
@@ -242,7 +244,6 @@ class Conv(nn.Module):
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
-    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -250,7 +251,7 @@ class Conv(nn.Module):
         shape = (*taps, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=compute_dtype())
         y = conv(x, kernel, strides=self.strides, padding=self.padding)
         return y if bias is None else y + bias
 
@@ -269,14 +270,13 @@ class ConvTranspose(nn.Module):
     transpose_kernel: bool = False
     kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
-    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = (self.features, x.shape[-1]) if self.transpose_kernel else (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, (self.kernel_size, self.kernel_size, *channels))
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=compute_dtype())
         y = conv_transpose(
             x, kernel, strides=self.strides, padding=self.padding, transpose_kernel=self.transpose_kernel
         )

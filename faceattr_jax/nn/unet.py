@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from faceattr_jax.nn.blocks import LEAK, sample_norm, xavier
 from faceattr_jax.nn.conv import Conv, ConvTranspose
+from faceattr_jax.nn.precision import full
 
 KERNEL = 4
 
@@ -42,4 +43,4 @@ class UNet(nn.Module):
             x = nn.relu(sample_norm(x, self.norm, name=f"up{i}_norm"))
             skip = Conv(self.filters[i], 1, kernel_init=xavier, name=f"skip{i}")(down[i]) if self.filters else down[i]
             x = jnp.concatenate([x, skip], axis=-1)
-        return jnp.tanh(ConvTranspose(self.outputs, KERNEL, kernel_init=xavier, name="rgb")(x))
+        return jnp.tanh(full(ConvTranspose(self.outputs, KERNEL, kernel_init=xavier, name="rgb")(x)))

@@ -5,6 +5,7 @@ Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural net
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class EfficientNetLite0(nn.Module):
         return x, nn.Dense(1000, name="fc")(x)
 
 
-def _norm(name: str) -> nn.BatchNorm:
+def _norm(name: str) -> Callable[[jax.Array], jax.Array]:
     return batch_norm(0.99, False, name=name)
 
 

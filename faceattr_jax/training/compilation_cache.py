@@ -9,7 +9,9 @@ cache costs one `stat` an entry and only newer entries are read.
 import contextlib
 import importlib
 import os
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +19,11 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 _STAMP = ".faceattr-checked"
+_SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -30,6 +37,20 @@ def enable(folder: str | Path) -> int:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return removed
+
+
+@contextlib.contextmanager
+def fresh() -> Iterator[None]:
+    """An empty cache for a while: what is compiled in it first is cold, and warm when it is compiled once more."""
+    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    with tempfile.TemporaryDirectory(prefix="faceattr-compiled-") as folder:
+        enable(folder)
+        try:
+            yield
+        finally:
+            jax_cache.reset_cache()
+            for name, value in before.items():
+                jax.config.update(name, value)
 
 
 def remove_unreadable(folder: Path) -> int:

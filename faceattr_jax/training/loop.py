@@ -5,6 +5,8 @@ its last checkpoint and ends with the same bits as one that was never killed. Th
 that it has just dispatched: it reads the metrics of the one before.
 """
 
+import contextlib
+import functools
 import importlib
 import itertools
 import json
@@ -13,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,20 +30,21 @@ from tqdm import tqdm
 
 from faceattr_jax import config as configs
 from faceattr_jax import files
+from faceattr_jax.data import sampling
 from faceattr_jax.data.pipeline import Pipeline, cached
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import Frozen, Given, Method, Stage, build
-from faceattr_jax.training import distributed
+from faceattr_jax.training import distributed, resident
 from faceattr_jax.training.checkpoint import Checkpoints
 from faceattr_jax.training.state import TrainState, init_state, with_given
-from faceattr_jax.training.step import Executor, Metrics, draws, fold_in
+from faceattr_jax.training.step import Executor, Metrics, draws, draws_per_iteration, fold_in
 from faceattr_jax.training.writers import Writer, open_writers
 
 log = logging.getLogger(__name__)
 
 # Keys that say how a run is watched, not what it computes: the same workdir may go on with other values.
-WATCHING = ("train.", "evaluation.")
+WATCHING = ("train.", "evaluation.", "data.cache", "data.resident")
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -58,6 +61,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     validate = getattr(importlib.import_module(f"faceattr_jax.evaluation.{module}"), function)(config, source)
     indices = training_indices(config, source)
     pipelines = [open_pipeline(config, method, stage, source, indices) for stage in method.stages]
+    where = resident.choose(config, len(indices), mesh)
     given = {} if (workdir / "config.json").exists() else method.given
     # Only now, so that a mistake in the config or the data leaves nothing behind.
     claim(workdir, config, method.frozen, given)
@@ -68,16 +72,14 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         files.write(workdir / "parameters.txt", overview + "\n")
     writer = open_writers(workdir, step=int(state.step))
     run = _Run(config, workdir, method, mesh, checkpoints, writer, validate)
-    if config.data.cache:
-        source = cached(source, indices)
-        for pipeline in pipelines:
-            pipeline.source = source
+    log.info(where.reason)
+    feeds = open_feeds(config, method, pipelines, indices, mesh, on_device=where.resident)
     try:
         with _Terminated() as terminated:
             first = 0
-            for number, (stage, pipeline) in enumerate(zip(method.stages, pipelines, strict=True)):
+            for number, (stage, feed) in enumerate(zip(method.stages, feeds, strict=True)):
                 if int(state.step) < first + stage.iterations:
-                    state = run.stage(state, stage, first, pipeline, terminated, reset=number > 0)
+                    state = run.stage(state, stage, first, feed, terminated, reset=number > 0)
                 if terminated.is_set():
                     break
                 first += stage.iterations
@@ -159,7 +161,7 @@ class _Run:
         state: TrainState,
         stage: Stage,
         first: int,
-        pipeline: Pipeline,
+        feed: "Feed",
         terminated: threading.Event,
         *,
         reset: bool,
@@ -172,7 +174,7 @@ class _Run:
         if start == 0 and reset:
             state = executor.begin(state)
         pending: tuple[int, Metrics] | None = None
-        batches = pipeline.prefetch(draws(stage, start))
+        batches = feed(start)
         bar = tqdm(
             total=self.total,
             initial=int(state.step),
@@ -182,10 +184,10 @@ class _Run:
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
         try:
+            drawn = next(batches)
             for iteration in range(start, stage.iterations):
                 step = first + iteration + 1
                 self._profile(step, state)
-                drawn = [distributed.shard_batch(b, self.mesh) for b in _take(batches, executor.draws_per_iteration)]
                 state, metrics = executor.iterate(state, drawn, iteration)
                 if pending is not None:
                     self._log(*pending, bar)
@@ -211,6 +213,7 @@ class _Run:
                     log.warning("Asked to stop: saved at step %d; the same command goes on from there.", step)
                     terminated.set()
                     break
+                drawn = next(batches, [])  # on their way while the iteration is computed
         finally:
             bar.close()
             batches.close()
@@ -259,11 +262,15 @@ class _Run:
 
 
 class _Terminated:
-    """Within it SIGTERM sets an event instead of ending the process; outside the main thread it leaves signals be."""
+    """Within it SIGTERM sets an event instead of ending the process; outside the main thread it leaves signals be.
+
+    So it does with several processes: there JAX has a handler of its own, by which all agree on the step to stop after
+    (`Checkpoints.preempted`), where one that stops alone would leave the others waiting for it.
+    """
 
     def __enter__(self) -> threading.Event:
         self._event = threading.Event()
-        self._main = threading.current_thread() is threading.main_thread()
+        self._main = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
         if self._main:
             self._old = signal.signal(signal.SIGTERM, self._handle)
         return self._event
@@ -296,11 +303,49 @@ def open_pipeline(config: ConfigDict, method: Method, stage: Stage, source: Sour
     people = source.table.people(indices) if stage.identity else None
     known = {} if people is None else {"identity": people[indices]}
     sampler = stage.sampler(key, indices, labels, config.batch_size, **known)
+    homes = sampling.homes(indices, len(source.table), config.data.shards)
+    sampler = sampling.dealt(sampler, config.data.shards, homes)
     return Pipeline(source, method.attributes, sampler, rows=distributed.local_rows, people=people)
 
 
-def _take(batches: Iterator[Any], count: int) -> list[Any]:
-    return list(itertools.islice(batches, count))
+Feed = Callable[[int], Generator[list[Any], None, None]]
+"""From an iteration of a stage on: the batches of each, sharded over the devices."""
+
+
+def open_feeds(
+    config: ConfigDict, method: Method, pipelines: list[Pipeline], indices: np.ndarray, mesh: Mesh, *, on_device: bool
+) -> list[Feed]:
+    """The feed of each stage, which all have their pictures in device memory, or in the host's (`data.cache`)."""
+    source = pipelines[0].source
+    if on_device:
+        people = next((pipeline.people for pipeline in pipelines if pipeline.people is not None), None)
+        held = resident.Resident(source, method.attributes, indices, config, mesh, people=people)
+        return [
+            functools.partial(_resident_feed, held, pipeline, stage)
+            for stage, pipeline in zip(method.stages, pipelines, strict=True)
+        ]
+    if config.data.cache:
+        source = cached(source, indices)
+        for pipeline in pipelines:
+            pipeline.source = source
+    return [
+        functools.partial(_host_feed, pipeline, stage, mesh)
+        for stage, pipeline in zip(method.stages, pipelines, strict=True)
+    ]
+
+
+def _host_feed(pipeline: Pipeline, stage: Stage, mesh: Mesh, start: int) -> Generator[list[Any], None, None]:
+    """Batches made on the host, those of an iteration ahead, and sent as uint8."""
+    count = draws_per_iteration(stage)
+    with contextlib.closing(pipeline.prefetch(draws(stage, start), depth=max(2, count))) as batches:
+        while drawn := list(itertools.islice(batches, count)):
+            yield [distributed.shard_batch(batch, mesh) for batch in drawn]
+
+
+def _resident_feed(
+    held: resident.Resident, pipeline: Pipeline, stage: Stage, start: int
+) -> Generator[list[Any], None, None]:
+    return held.batches(pipeline.sampler, draws(stage, start), draws_per_iteration(stage), identity=stage.identity)
 
 
 @jax.jit

@@ -16,9 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from faceattr_jax.methods.base import Batch, Carry, Ctx, Method, Phase, Stage
+from faceattr_jax.nn.precision import computing
 from faceattr_jax.training.state import TrainState, trained_params
 
 Metrics = dict[str, jax.Array]
@@ -104,6 +106,7 @@ class Executor:
         scan: bool | None = None,
     ):
         self.method, self.stage, self.seed, self.flip = method, stage, seed, flip
+        self.dtype = method.config.get("dtype", "float32")
         self.schedule = schedule(stage)
         self.draws_per_iteration = draws_per_iteration(stage)
         self.scan = jax.default_backend() != "cpu" if scan is None else scan
@@ -113,7 +116,7 @@ class Executor:
         split = NamedSharding(mesh, PartitionSpec("data"))
         update = functools.partial(jax.jit, donate_argnums=0, out_shardings=(everywhere, None, None))
         whole = functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
-        self._updates = {
+        self.updates = {
             phase.name: update(
                 functools.partial(self._update, phase), in_shardings=(everywhere, split, None, None, everywhere)
             )
@@ -123,7 +126,7 @@ class Executor:
             phase.name: whole(functools.partial(self._project, phase)) for phase in stage.phases if phase.project
         }
         self._finish = whole(self._finish_iteration)
-        self._iteration = whole(self._scanned_iteration, in_shardings=(everywhere, split, None, everywhere))
+        self.iteration = whole(self._scanned_iteration, in_shardings=(everywhere, split, None, everywhere))
         self._restart = whole(self._reset_optimizers)
 
     def begin(self, state: TrainState) -> TrainState:
@@ -136,7 +139,7 @@ class Executor:
         Returns the new state and the metrics, named ``phase/metric``, of each phase's last repeat.
         """
         if self.scan:
-            return self._iteration(state, list(batches), jnp.int32(iteration), self.frozen)
+            return self.iteration(state, list(batches), jax.device_put(np.int32(iteration)), self.frozen)
         carry: Carry = {}
         metrics: Metrics = {}
         for phase in self.stage.phases:
@@ -151,8 +154,8 @@ class Executor:
         handed_on, scalars = carry, {}
         for update in self.schedule:
             if update.phase is phase:
-                where = jnp.array([iteration, update.repeat, update.slot], jnp.int32)
-                state, handed_on, scalars = self._updates[phase.name](
+                where = jax.device_put(np.array([iteration, update.repeat, update.slot], np.int32))
+                state, handed_on, scalars = self.updates[phase.name](
                     state, batches[update.slot], carry, where, self.frozen
                 )
         if phase.project:
@@ -161,7 +164,7 @@ class Executor:
 
     def lower(self, phase: str, state: TrainState, batch: Batch, carry: Carry | None = None) -> Any:
         """The lowered update of the phase called `phase`, for cost analysis and ahead-of-time compilation."""
-        return self._updates[phase].lower(state, batch, carry or {}, jnp.zeros(3, jnp.int32), self.frozen)
+        return self.updates[phase].lower(state, batch, carry or {}, jnp.zeros(3, jnp.int32), self.frozen)
 
     def gradients(
         self, phase: Phase, state: TrainState, batch: Batch, carry: Carry, where: jax.Array, frozen: Any
@@ -188,7 +191,8 @@ class Executor:
 
         def losses(params: Any) -> Any:
             variables = {**state.variables, "params": {**state.variables["params"], **params}, "frozen": frozen}
-            out = phase.objective(variables, batch, carry, ctx)
+            with computing(self.dtype):
+                out = phase.objective(variables, batch, carry, ctx)
             if set(out.losses) != set(phase.trains):
                 raise ValueError(
                     f"Phase '{phase.name}' trains {sorted(phase.trains)} but its objective returned losses for "

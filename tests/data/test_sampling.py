@@ -206,3 +206,61 @@ def test_samplers_trace_into_a_larger_function():
 def test_what_cannot_be_drawn_is_refused(build, says):
     with pytest.raises(UserError, match=says):
         build()
+
+
+# --- dealt ---
+
+MANY = np.arange(5, 205)
+MANY_LABELS = np.stack([MANY % 3 == 0, MANY % 7 < 3], 1)
+BUILT = {
+    "uniform": lambda: sampling.uniform(KEY, MANY, 8),
+    "balanced": lambda: sampling.balanced(KEY, MANY, MANY_LABELS, 8),
+    "opposite_pairs": lambda: sampling.opposite_pairs(KEY, MANY, MANY_LABELS, 8),
+    "source_guided": lambda: sampling.source_guided(KEY, MANY[:120], MANY[70:], 8),
+    "by_identity": lambda: sampling.by_identity(KEY, MANY, MANY // 12, people=4, per_person=2),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_shard_gives_its_part_of_a_batch(name):
+    whole = BUILT[name]()
+    homes = sampling.homes(MANY, 205, 4)
+    assert sampling.dealt(whole, 1, homes) is whole
+    rows = draws(sampling.dealt(whole, 4, homes), 6, index=1)
+    for leaf in jax.tree.leaves(rows):
+        assert leaf.shape == (6, 8)
+        np.testing.assert_array_equal(homes[leaf], np.tile(np.repeat(np.arange(4), 2), (6, 1)))
+        assert np.isin(leaf, MANY).all()
+    # A shard's rows are those of a sampler of its own pictures.
+    alone = draws(whole.part(2, 4, homes), 6, index=1)
+    jax.tree.map(lambda leaf, own: np.testing.assert_array_equal(leaf[:, 4:6], own), rows, alone)
+
+
+def test_an_epoch_of_a_shard_is_a_permutation_of_its_pictures():
+    homes = sampling.homes(INDICES, INDICES.max() + 1, 4)
+    rows = draws(sampling.dealt(sampling.uniform(KEY, INDICES, 4), 4, homes), 10)  # shards of 9 and 10 pictures
+    for shard in range(4):
+        own = np.flatnonzero(homes == shard)
+        np.testing.assert_array_equal(np.sort(rows[: len(own), shard]), own)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "shards", "message"),
+    [
+        (
+            lambda: sampling.uniform(KEY, INDICES, 8),
+            3,
+            "data.shards is 3; it should divide what a batch of 8 is made of",
+        ),
+        (lambda: sampling.uniform(KEY, INDICES, 8), 0, "data.shards is 0"),
+        (
+            lambda: sampling.uniform(KEY, INDICES[:2], 8),
+            4,
+            "too many for these data: in one of them the split is empty",
+        ),
+        (lambda: BUILT["by_identity"](), 3, "divide what a batch of 8"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused(sampler, shards, message):
+    with pytest.raises(UserError, match=message):
+        sampling.dealt(sampler(), shards, sampling.homes(np.arange(300), 300, shards))

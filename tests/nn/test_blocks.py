@@ -55,3 +55,11 @@ def test_windows(size, strides):
     found = np.stack(blocks.windows(jnp.asarray(x), size, strides))
     views = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))[:, ::strides, ::strides]
     np.testing.assert_array_equal(found.transpose(1, 2, 3, 4, 0), views.reshape(*views.shape[:4], size * size))
+
+
+def test_rows_of_sets_alternate_and_come_apart_again():
+    a, b, c = np.arange(24.0).reshape(3, 4, 2)
+    rows = blocks.interleave(*map(jnp.asarray, (a, b, c)))
+    np.testing.assert_array_equal(rows, [a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2], a[3], b[3], c[3]])
+    for ours, own in zip(blocks.separate(rows, 3), (a, b, c), strict=True):
+        np.testing.assert_array_equal(ours, own)

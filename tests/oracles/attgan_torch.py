@@ -59,18 +59,33 @@ def our_draw(config: ConfigDict, phase: str, iteration: int, repeat: int, labels
 
 
 class AttGAN:
-    """Networks, losses and the training iteration. config: of configs/attgan_*.py; variables: ours."""
+    """Networks, losses and the training iteration. config: of configs/attgan_*.py; variables: ours.
 
-    def __init__(self, config: ConfigDict, variables: Mapping[str, Mapping[str, Any]]):
-        self.config = config
+    device: where it all is. compiled: by torch.compile, but for the penalty's pass, whose gradient's gradient it cannot
+    make. With `config.dtype` bfloat16 under autocast.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        variables: Mapping[str, Mapping[str, Any]],
+        *,
+        device: str = "cpu",
+        compiled: bool = False,
+    ):
+        self.config, self.device = config, device
         self.params: dict[str, Tensors] = {
-            network: {k: torch.tensor(v, requires_grad=True) for k, v in to_torch(config, tree).items()}
+            network: {k: torch.tensor(v, requires_grad=True, device=device) for k, v in to_torch(config, tree).items()}
             for network, tree in variables["params"].items()
         }
         self.stats: dict[str, Tensors] = {
-            network: {k: torch.tensor(v) for k, v in to_torch(config, tree).items()}
+            network: {k: torch.tensor(v, device=device) for k, v in to_torch(config, tree).items()}
             for network, tree in variables["batch_stats"].items()
         }
+        self.discriminate_once = self.discriminate
+        if compiled:
+            self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)  # type: ignore[method-assign]
+            self.discriminate_once = torch.compile(self.discriminate)
         self.dtype = self.params["decoder"]["rgb/bias"].dtype
         options = config.optimizer
 
@@ -83,7 +98,7 @@ class AttGAN:
 
     def pictures(self, images: np.ndarray) -> torch.Tensor:
         """uint8 (B, S, S, 3) -> (B, 3, S, S) in [-1, 1], mirrored in both directions, of the parameters' dtype."""
-        mirrored = torch.from_numpy(images).flip(1, 2).permute(0, 3, 1, 2)
+        mirrored = torch.from_numpy(images).to(self.device).flip(1, 2).permute(0, 3, 1, 2)
         return (mirrored.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1).to(self.dtype)
 
     # Networks.
@@ -151,8 +166,8 @@ class AttGAN:
         weights = self.config.loss
         with torch.no_grad():
             fake = self.decode(self.encode(images), draw.targets)
-        real_values, logits = self.discriminate(images)
-        fake_values, _ = self.discriminate(fake)
+        real_values, logits = self.discriminate_once(images)
+        fake_values, _ = self.discriminate_once(fake)
         mixed = (images + draw.alpha * (fake - images)).requires_grad_()
         values, _ = self.discriminate(mixed)
         (gradient,) = torch.autograd.grad(values.sum(), mixed, create_graph=True)
@@ -169,7 +184,7 @@ class AttGAN:
         features = self.encode(images)
         fake = self.decode(features, draw.targets)
         reconstruction = self.decode(features, labels)
-        values, logits = self.discriminate(fake)
+        values, logits = self.discriminate_once(fake)
         return (
             weights.reconstruction * F.l1_loss(reconstruction, images)
             + weights.generator_classification * F.binary_cross_entropy_with_logits(logits, draw.targets)
@@ -178,29 +193,30 @@ class AttGAN:
 
     # Training.
 
-    def gradients(self, phase: str, batch: Mapping[str, Any], draw: Draw) -> tuple[float, dict[str, Tensors]]:
+    def gradients(self, phase: str, batch: Mapping[str, Any], draw: Draw) -> tuple[torch.Tensor, dict[str, Tensors]]:
         """The loss of "critic" or "generator" on a batch of uint8 images, and network -> gradients; sets `.grad`."""
         loss_of = {"critic": self.critic_loss, "generator": self.generator_loss}[phase]
         networks = {"critic": ("discriminator",), "generator": ("encoder", "decoder")}[phase]
         parameters = [p for network in networks for p in self.params[network].values()]
-        labels = torch.from_numpy(batch["labels"]).to(self.dtype)
-        draw = Draw(draw.targets.to(self.dtype), draw.alpha.to(self.dtype))
-        loss = loss_of(self.pictures(batch["images"]), labels, draw)
+        labels = torch.from_numpy(batch["labels"]).to(self.device, self.dtype)
+        draw = Draw(draw.targets.to(self.device, self.dtype), draw.alpha.to(self.device, self.dtype))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.get("dtype") == "bfloat16"):
+            loss = loss_of(self.pictures(batch["images"]), labels, draw)
         for parameter in parameters:
             parameter.grad = None
         # Only these: a generator's update leaves the critic's parameters alone. (Gradients set by hand from
         # `autograd.grad` may have other strides than their parameters, and the fused Adam then mixes them up.)
         loss.backward(inputs=parameters)
-        return loss.item(), {n: {k: p.grad for k, p in self.params[n].items()} for n in networks}
+        return loss.detach(), {n: {k: p.grad for k, p in self.params[n].items()} for n in networks}
 
     def iterate(self, batches: Sequence[Mapping[str, Any]], draws: Sequence[Draw]) -> dict[str, float]:
         """Critic updates on all batches but the last, then a generator update; the last loss of each phase."""
-        losses = {}
+        losses: dict[str, torch.Tensor] = {}
         for i, (batch, draw) in enumerate(zip(batches, draws, strict=True)):
             phase = "critic" if i < self.config.critic_updates else "generator"
             losses[phase], _ = self.gradients(phase, batch, draw)
             self.optimizers[phase].step()
-        return losses
+        return {phase: loss.item() for phase, loss in losses.items()}  # waits for the device, once
 
 
 def _conv_transpose(

@@ -2,6 +2,9 @@
 
     python -m tests.oracles.benchmark_torch --config=attgan_64 --rounds 7 [--config.model.width=16]
 
+With --device=cuda on one GPU, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16
+is PyTorch's autocast beside our `config.dtype`, and losses are printed instead of compared.
+
 Both start from the same weights, draw the same random numbers and use the same threads. Losses and gradients of both
 phases must agree in double precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are
 printed. The losses of a first iteration must agree, too. Then their iterations (critic updates and a generator update
@@ -15,6 +18,7 @@ import os
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +36,29 @@ TOLERANCE = 1e-4  # of losses and of gradients (2-norm over a network) from the 
 TOLERANCE_UPDATED = 1e-3  # of losses after Adam's first updates, whose signs of tiny gradients may differ
 
 
-def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, object]:
+def benchmark(
+    spec: str,
+    overrides: dict[str, str],
+    rounds: int,
+    *,
+    device: str = "cpu",
+    mode: str = "eager",
+    precision: str = "float32",
+) -> dict[str, object]:
     """The measurement as a JSON-able mapping; raises AssertionError where the losses differ."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # XLA's own choice
+    if precision == "bfloat16":
+        overrides = {**overrides, "dtype": "bfloat16"}
+    elif device != "cpu":
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if precision == "tf32" else "highest")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = True
     config = configs.load(spec, overrides)
     method = base.build(config)
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
     state = jax.jit(lambda: init_state(method, config.seed))()
-    oracle = attgan_torch.AttGAN(config, state.variables)
+    oracle = attgan_torch.AttGAN(config, state.variables, device=device, compiled=mode == "compiled")
 
     rng = np.random.default_rng(0)
     size, n = config.image_size, len(config.attributes)
@@ -65,11 +83,12 @@ def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, ob
     def theirs() -> dict[str, float]:
         return oracle.iterate(batches, draws)
 
-    differences = compare(executor, state, config)
-    assert max(differences["float64"].values()) < TOLERANCE, differences
+    differences = compare(executor, state, config) if device == "cpu" and precision == "float32" else {}
+    if differences:
+        assert max(differences["float64"].values()) < TOLERANCE, differences
     our_losses, their_losses = ours(), theirs()  # compiles, too
     updated = {phase: abs(our_losses[phase] / loss - 1) for phase, loss in their_losses.items()}
-    assert max(updated.values()) < TOLERANCE_UPDATED, updated
+    assert precision != "float32" or max(updated.values()) < TOLERANCE_UPDATED, updated
     times: dict[str, list[float]] = {"ours": [], "torch": []}
     for i in range(rounds):
         pair = [("ours", ours), ("torch", theirs)]
@@ -79,6 +98,9 @@ def benchmark(spec: str, overrides: dict[str, str], rounds: int) -> dict[str, ob
             times[name].append(time.perf_counter() - start)
     return {
         "config": spec,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "mode": mode,
+        "precision": precision,
         "overrides": overrides,
         "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
@@ -111,7 +133,7 @@ def compare(executor: Executor, state: TrainState, config: ConfigDict) -> dict[s
                 gradients, out = compute(phase, state, batch, {}, where, executor.frozen)
                 draw = attgan_torch.our_draw(config, phase.name, 0, 0, batch["labels"])
                 loss, expected = oracle.gradients(phase.name, batch, draw)
-                found[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss - 1)
+                found[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss.item() - 1)
                 for network, tree in gradients[phase.name].items():
                     ours = attgan_torch.to_torch(config, tree)
                     theirs = {path: gradient.numpy() for path, gradient in expected[network].items()}
@@ -125,6 +147,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="attgan_64", help="a config's name, perhaps with :variant")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--mode", default="eager", choices=("eager", "compiled"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"))
+    parser.add_argument("--out", type=Path, help="a JSON file, too")
     arguments, rest = parser.parse_known_args()
     overrides = {}
     for flag in rest:
@@ -132,7 +158,11 @@ def main() -> None:
         if not (key.startswith("--config.") and equals):
             parser.error(f"'{flag}' is not of the form --config.key=value")
         overrides[key.removeprefix("--config.")] = value
-    print(json.dumps(benchmark(arguments.config, overrides, arguments.rounds), indent=2))
+    options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
+    text = json.dumps(benchmark(arguments.config, overrides, arguments.rounds, **options), indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text)
 
 
 if __name__ == "__main__":

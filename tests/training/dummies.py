@@ -1,7 +1,6 @@
 """Small methods with the schedules of the papers to come, whose every update can be computed by hand."""
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ class Dummy:
     joint: bool = False
 
     def __post_init__(self) -> None:
-        self.config = SimpleNamespace()
+        self.config: dict[str, Any] = {}
         self.networks: dict[str, Any] = {}
         self.frozen: dict[str, Any] = {}
         groups = {"all": self.names} if self.joint else {name: (name,) for name in self.names}

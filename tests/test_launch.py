@@ -1,0 +1,71 @@
+"""The launch scripts: what they say, what they would run, and what they refuse."""
+
+import gzip
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.oracles.kernels import kernels
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch"
+SCRIPTS = sorted(path.name for path in LAUNCH.glob("*.sh") if not path.name.startswith("_"))
+
+
+def launch(name: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(LAUNCH / name), *arguments], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_how_to_call_it(name):
+    done = launch(name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ")
+    assert f"./launch/{name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("local_gpu.sh", ["attgan_64", "runs/a", "--config.seed=1"], "train --config=attgan_64 --workdir=runs/a"),
+        ("slurm.sh", ["--nodes", "2", "--gpus", "4", "attgan_64", "runs/a"], "--nodes=2 --ntasks-per-node=4"),
+        ("slurm.sh", ["attgan_64", "runs/a"], "--signal=TERM@180 --requeue"),
+        ("tpu_pod.sh", ["create"], "gcloud compute tpus tpu-vm create faceattr --zone=z --accelerator-type=t"),
+        ("tpu_pod.sh", ["setup"], "gcsfuse"),
+        ("tpu_pod.sh", ["run", "attgan_64", "a"], "--coordinator=auto"),
+        ("tpu_pod.sh", ["status"], "tail"),
+        ("tpu_pod.sh", ["delete"], "delete faceattr --zone=z --quiet"),
+        ("gpu_checks.sh", ["somewhere"], "--config=attgan_128 --device=cuda --mode=compiled --precision=tf32"),
+    ],
+)
+def test_a_dry_run_shows_its_commands(script, arguments, expected):
+    done = launch(script, "--dry-run", *arguments, ZONE="z", TYPE="t", BUCKET="b")
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+@pytest.mark.parametrize("script", ["local_gpu.sh", "slurm.sh", "tpu_pod.sh", "gpu_checks.sh"])
+def test_an_unknown_argument_is_refused(script):
+    done = launch(script, "--dry-runn", ZONE="z")
+    assert done.returncode == 2
+    assert "--dry-runn: there is no such argument" in done.stderr
+
+
+def test_the_costliest_kernels_come_first(tmp_path):
+    events = [
+        {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}},
+        {"ph": "M", "name": "process_name", "pid": 2, "args": {"name": "/host:CPU"}},
+        {"ph": "X", "name": "conv", "pid": 1, "dur": 30.0},
+        {"ph": "X", "name": "fusion", "pid": 1, "dur": 10.0},
+        {"ph": "X", "name": "conv", "pid": 1, "dur": 40.0},
+        {"ph": "X", "name": "python", "pid": 2, "dur": 900.0},
+    ]
+    with gzip.open(tmp_path / "a.trace.json.gz", "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    _, first, second = (row.split() for row in kernels(tmp_path).splitlines())
+    assert first == ["70", "87.5%", "35.0", "2", "conv"]
+    assert second[-1] == "fusion"

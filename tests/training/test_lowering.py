@@ -1,0 +1,76 @@
+"""Every phase of the five papers lowers for TPU and CUDA, from a machine that has neither."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+from faceattr_jax.nn.conv import native_convolutions
+from faceattr_jax.training import distributed, traffic
+from faceattr_jax.training.step import Executor
+from tests.checks import one_device
+from tests.training import programs
+
+PLATFORMS = ("tpu", "cuda")
+
+
+def check(exported: export.Exported) -> None:
+    assert exported.platforms == PLATFORMS
+    module = exported.mlir_module()
+    assert "stablehlo.convolution" in module
+    assert "callback" not in module  # nothing comes back to the host
+    assert "f64" not in module
+
+
+@pytest.mark.parametrize("paper", programs.PAPERS)
+def test_every_phase_lowers(paper):
+    method = programs.method(paper)
+    for stage in method.stages:
+        with native_convolutions():
+            for _, update, arguments in programs.updates(method, stage, one_device()):
+                check(export.export(update, platforms=PLATFORMS)(*arguments))
+
+
+@pytest.mark.parametrize("paper", ["attgan", "diat"])
+def test_a_whole_iteration_lowers(paper):
+    """What runs on GPU and TPU: the repeats of a phase as a loop inside one program."""
+    method = programs.method(paper)
+    stage = method.stages[-1]
+    with native_convolutions():
+        executor = Executor(method, stage, seed=0, mesh=one_device(), flip=True, scan=True)
+        batches = [programs.batch(method, stage)] * executor.draws_per_iteration
+        arguments = (programs.state(method), batches, jax.ShapeDtypeStruct((), jnp.int32), executor.frozen)
+        exported = export.export(executor.iteration, platforms=PLATFORMS)(*arguments)
+    check(exported)
+    assert "stablehlo.while" in exported.mlir_module()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", programs.PAPERS)
+def test_an_iteration_compiles_for_four_chips(paper, monkeypatch, capsys):
+    """Ahead of time, by libtpu (137 MB from the package registry), for a slice that is not there."""
+    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask which machine this is
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    slice_ = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    mesh = distributed.mesh(slice_.devices)
+    method = programs.method(paper, dtype="bfloat16")
+    stage = method.stages[-1]
+    everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
+
+    def shapes(tree, sharding):
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+    with native_convolutions():
+        executor = Executor(method, stage, seed=0, mesh=mesh, flip=True, scan=True)
+        batches = [shapes(programs.batch(method, stage), split)] * executor.draws_per_iteration
+        number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+        state = shapes(programs.state(method), everywhere)
+        program = executor.iteration.lower(state, batches, number, executor.frozen).compile()
+    found = traffic.collectives(program.as_text())
+    with capsys.disabled():
+        memory = program.memory_analysis()
+        print(f"\n{paper}: {memory.temp_size_in_bytes / 2**20:.2f} MiB temporary, {traffic.summary(found)}", end="")
+    assert any(collective.kind == "all-reduce" for collective in found)
