@@ -10,7 +10,7 @@ import os
 from typing import Self
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from faceattr_jax.data import align
 from faceattr_jax.data.images import decode
@@ -28,7 +28,6 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MODES = ("RGB", "RGBA", "L", "LA", "I;16", "CMYK")
 """Modes of Pillow to which an edit can be added. Others become RGB: a palette has no room for new colours."""
 
-# Pillow's name for JPEG 2000 and others is their own; these are those that people have photos in.
 FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     ".png": ("PNG", ("RGB", "RGBA", "L", "LA", "I;16"), {"compress_level": 3}),
     ".jpg": ("JPEG", ("RGB", "L", "CMYK"), {"quality": 95, "subsampling": 0}),
@@ -99,6 +98,7 @@ class Photo:
         exif = Image.Exif()
         if keep_exif:
             exif.load(self.exif.tobytes())
+            exif.pop(_ORIENTATION, None)
         if self.orientation != 1:
             exif[_ORIENTATION] = self.orientation
         stored = self.image.transpose(_BACK[self.orientation]) if self.orientation != 1 else self.image

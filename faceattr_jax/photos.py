@@ -94,7 +94,7 @@ def edit_files(
     """
     if out.suffix.lower() in photo.FORMATS and len(paths) > 1:
         raise UserError(f"--out={out} is one file for {len(paths)} pictures; give a folder.")
-    find = functools.cache(detector)
+    find, by_hand = functools.cache(detector), len(landmarks) > 0
     contents: dict[Path, bytes] = {}
 
     def add(target: Path, encode: Callable[[], bytes]) -> None:
@@ -107,14 +107,14 @@ def edit_files(
         folder, stem, suffix = out, f"{path.stem}.edited", before.suffix
         if out.suffix.lower() in photo.FORMATS:
             folder, stem, suffix = out.parent, out.stem, out.suffix
-        if not landmarks and (aligned or before.image.size == crops.ALIGNED):
+        if not by_hand and (aligned or before.image.size == crops.ALIGNED):
             view = rgb(before.image)
             images = np.asarray(to_uint8(np.stack(change(functools.partial(_cut_aligned, view)))))
-            after = Photo(Image.fromarray(images[1]), 1, before.exif, before.profile)
+            after = Photo(Image.fromarray(images[1]), 1, before.exif, None)
             cells = np.stack([_cut_aligned(view, change.editor), images[1]])[None]
             suffix = ".png" if suffix == ".tif" else suffix
         else:
-            places = [_by_hand(landmarks, before.image)] if landmarks else None
+            places = [_by_hand(landmarks, before.image)] if by_hand else None
             if places is None:
                 places = [found.landmarks for found in _choose(find()(rgb(before.image)), face, path)]
             edited_ = edit_photo(change, before.image, places)
