@@ -216,7 +216,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--strength", type=float, default=1.0, help="1: as in training; 2: twice that")
             sub.add_argument("--judge", default="", help="workdir of a classifier that reads what the faces have")
             sub.add_argument(
-                "--reference", type=Path, metavar="IMAGE", help="whose face has what --set names, for a model that swaps"
+                "--reference",
+                type=Path,
+                metavar="IMAGE",
+                help="whose face has what --set names, for a model that swaps",
             )
             sub.add_argument(
                 "--face", type=_face, default="largest", metavar="N|all", help="counted from the left from 1 (largest)"

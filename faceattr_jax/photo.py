@@ -7,7 +7,6 @@ model sees stays, and outside the face's crop no pixel changes.
 import dataclasses
 import io
 import os
-from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -63,11 +62,11 @@ class Photo:
     exif: Image.Exif
     profile: bytes | None
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Self:
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> "Photo":
         """Raises UserError as `read_image` does."""
 
-        def parts(image: Image.Image) -> Self:
+        def parts(image: Image.Image) -> Photo:
             image.load()  # a PNG may have its EXIF behind the pixels
             exif = image.getexif()
             orientation = exif.get(_ORIENTATION, 1)
@@ -75,7 +74,7 @@ class Photo:
             profile = image.info.get("icc_profile")
             stored = _editable(image)
             upright = stored.transpose(_TURNS[orientation]) if known else stored.copy()
-            return cls(upright, orientation if known else 1, exif, profile)
+            return Photo(upright, orientation if known else 1, exif, profile)
 
         return decode(path, parts)
 
@@ -94,7 +93,9 @@ class Photo:
         name, modes, options = FORMATS[suffix]
         mode = self.image.mode
         if mode not in modes:
-            raise UserError(f"{name} has no pictures of mode {mode}, which this photo is; write a '{self.suffix}' file.")
+            raise UserError(
+                f"{name} has no pictures of mode {mode}, which this photo is; write a '{self.suffix}' file."
+            )
         exif = Image.Exif()
         if keep_exif:
             exif.load(self.exif.tobytes())

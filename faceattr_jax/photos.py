@@ -51,7 +51,7 @@ class Change:
             names = [item.partition("=")[0].strip() for item in self.edits.split(",")]
             return np.asarray(editor.reconstruct(image)), np.asarray(editor.swap(image, self.reference, names))
         wanted = parse(self.edits, editor.attributes)
-        judge = self.judge and (self.judge, look(self.judge)[None])
+        judge = (self.judge, look(self.judge)[None]) if self.judge else None
         own = _source(editor, image[None], self.source, judge)
         plain, edited_ = (editor.edit(image, wanted, strength=s, source=own) for s in (0.0, self.strength))
         return np.asarray(plain), np.asarray(edited_)
@@ -141,8 +141,7 @@ def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], path:
     faces = sorted(faces, key=lambda found: found.box[0] + found.box[2])
     if not faces:
         raise UserError(
-            f"'{path}': there is no face that is seen well enough; --landmarks says where one is, and --aligned that the "
-            "picture is one."
+            f"'{path}': no face is seen well enough; --landmarks says where one is, --aligned that the picture is one."
         )
     if which == "all":
         return faces

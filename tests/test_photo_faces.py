@@ -3,6 +3,7 @@
 import functools
 import io
 import sys
+from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,6 @@ from faceattr_jax.data import align, crops
 from faceattr_jax.data.images import read_image
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
-from faceattr_jax.photo import Photo
 from faceattr_jax.photos import Change, edit_files, edit_photo
 from faceattr_jax.pretrained.detector import Face, yunet
 
@@ -28,7 +28,7 @@ class Painter:
 
     config = ConfigDict({"image_size": SIZE, "crop": "center178", "method": "painter"})
     attributes = ("Bald", "Bangs", "Male")
-    towards: dict[str, int] = {}
+    towards = MappingProxyType[str, int]({})
 
     def __init__(self, *capabilities):
         self.capabilities = frozenset(capabilities or ("edit", "reconstruct", "classify"))
@@ -157,7 +157,10 @@ def test_detail_finer_than_the_model_is_averaged_not_sampled():
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 200
     found = align.cut(
-        Image.fromarray(stripes), crops.placement("center178", SIZE, face_at(600, 600, 5)), SIZE, Image.Resampling.BILINEAR
+        Image.fromarray(stripes),
+        crops.placement("center178", SIZE, face_at(600, 600, 5)),
+        SIZE,
+        Image.Resampling.BILINEAR,
     )
     np.testing.assert_allclose(found, 100, atol=2)
 
@@ -197,7 +200,7 @@ def test_what_is_added_is_what_a_cut_sees():
     before, after = (align.cut(p, matrix, SIZE, Image.Resampling.BILINEAR).astype(int) for p in (picture, result))
     inside = slice(SIZE // 8 + 1, -SIZE // 8 - 1)
     np.testing.assert_allclose((after - before)[inside, inside], difference[inside, inside], atol=4)
-    assert not (after - before)[0, 0].any()
+    assert np.abs(after - before)[0, 0].max() <= 3
 
 
 # Photos.
@@ -352,7 +355,7 @@ def test_faces_are_chosen(change, tmp_path):
     assert edited(2) == [False, True]
     with pytest.raises(UserError, match=r"we.png': there is no face 3; 2 are seen, and the leftmost is 1"):
         edited(3)
-    with pytest.raises(UserError, match=r"we.png': there is no face that is seen well enough"):
+    with pytest.raises(UserError, match=r"we.png': no face is seen well enough"):
         edit_files(change, [path], tmp_path / "none.png", detector=seen_by())
     assert not (tmp_path / "none.png").exists()
 
@@ -421,7 +424,7 @@ def test_a_judge_reads_what_the_model_cannot(tmp_path):
     bangs = np.asarray(edit_photo(Change(blind, "Bangs=1", judge=judge), picture, [landmarks])).astype(int) - picture
     np.testing.assert_allclose(bangs[120:150, 120:140], 0.1 * 127.5, atol=1)  # it sees a bald head
     Reader.attributes = ("Male", "Young", "Bald", "Chubby")
-    with pytest.raises(UserError, match="this judge cannot read all of its attributes.*Bangs is missing"):
+    with pytest.raises(UserError, match=r"this judge cannot read all of its attributes.*Bangs is missing"):
         edit_photo(Change(blind, "Bangs=1", judge=Editor(Reader(), {})), picture, [landmarks])
     with pytest.raises(UserError, match="cannot read"):
         edit_photo(Change(blind, "Bangs=1"), picture, [landmarks])
@@ -501,5 +504,7 @@ def test_the_astronaut(detect, change, tmp_path):
     astronaut.save(tmp_path / "astronaut.png")
     (target,) = edit_files(change, [tmp_path / "astronaut.png"], tmp_path, detector=lambda: detect)
     difference = np.asarray(read_image(target)).astype(int) - data.astronaut()
-    assert (difference[120:140, 220:235, 0] > 30).all() or (np.asarray(read_image(target))[120:140, 220:235, 0] > 250).any()
+    assert (difference[120:140, 220:235, 0] > 30).all() or (
+        np.asarray(read_image(target))[120:140, 220:235, 0] > 250
+    ).any()
     assert not difference[300:].any()

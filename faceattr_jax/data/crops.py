@@ -74,8 +74,10 @@ def kept(name: str) -> tuple[float, float, float] | None:
 def mean_landmarks(name: str, size: int) -> np.ndarray | None:
     """Where the five landmarks of the mean face are in pictures of preset `name`, (5, 2); None where nobody knows."""
     square = kept(name)
-    if square is None:
-        return None
+    return None if square is None else _mean_landmarks(square, size)
+
+
+def _mean_landmarks(square: tuple[float, float, float], size: int) -> np.ndarray:
     top, left, side = square
     return (SHAPE + 0.5 - (left, top)) * size / side - 0.5
 
@@ -87,9 +89,7 @@ def placement(name: str, size: int, landmarks: np.ndarray) -> np.ndarray:
     that are not CelebA's show faces anywhere: here as CelebA's largest square does. Raises UserError where all
     landmarks coincide.
     """
-    target = mean_landmarks(name, size)
-    if target is None:
-        target = mean_landmarks("center178", size)
+    target = _mean_landmarks(kept(name) or (20, 0, 178), size)
     try:
         return similarity(np.asarray(landmarks, np.float64) + 0.5, target + 0.5)
     except ValueError as error:

@@ -56,8 +56,8 @@ def yunet(path: str = "") -> Detector:
         import cv2
     except ImportError:
         raise UserError(
-            "finding faces needs OpenCV: pip install 'faceattr_jax[photos]', or say where the face is with --landmarks, "
-            "or with --aligned that the picture is one"
+            "finding faces needs OpenCV: pip install 'faceattr_jax[photos]', or say with --landmarks where the face "
+            "is, or with --aligned that the picture is one"
         ) from None
     file, _ = weights.find(weights.YUNET, path)
     network: Any = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SCORE)
