@@ -82,7 +82,8 @@ def _slide(a: argparse.Namespace) -> None:
     from faceattr_jax.editor import load
     from faceattr_jax.photos import slide_files
 
-    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, strengths=a.strengths, source=a.source):
+    options = {"strengths": a.strengths, "source": a.source, "judge": load(a.judge) if a.judge else None}
+    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, **options):
         print(path)
 
 
@@ -210,11 +211,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
         )
+        sub.add_argument("--judge", default="", help="workdir of a classifier that reads what the faces have")
         sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
         if name == "edit":
             sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")
             sub.add_argument("--strength", type=float, default=1.0, help="1: as in training; 2: twice that")
-            sub.add_argument("--judge", default="", help="workdir of a classifier that reads what the faces have")
             sub.add_argument(
                 "--reference",
                 type=Path,

@@ -41,6 +41,10 @@ class Change:
     judge: Editor | None = None
     reference: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        if self.reference is None:  # a misspelt attribute is said before anybody looks for faces
+            parse(self.edits, self.editor.attributes)
+
     def __call__(self, look: Callable[[Editor], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """A face unedited, as the model reconstructs it, and edited: (S, S, 3) float32 in [-1, 1].
 
@@ -92,38 +96,32 @@ def edit_files(
     Nothing is written before all is edited. Raises `UserError` for a bad picture, attribute or face, and rather than
     overwrite a file.
     """
-    if out.suffix.lower() in photo.FORMATS and len(paths) > 1:
-        raise UserError(f"--out={out} is one file for {len(paths)} pictures; give a folder.")
-    find, by_hand = functools.cache(detector), len(landmarks) > 0
+    named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
+    if len(paths) > 1 and (named or by_hand):
+        what = f"--out={out} is one file" if named else "--landmarks are of one picture"
+        raise UserError(f"{what}, and there are {len(paths)} pictures; edit them one by one.")
+    find = functools.cache(detector)
     contents: dict[Path, bytes] = {}
-
-    def add(target: Path, encode: Callable[[], bytes]) -> None:
-        if target.exists() or target in contents:
-            raise UserError(f"{target}: this file would be overwritten; move it, or give another --out.")
-        contents[target] = encode()
-
     for path in paths:
         before = Photo.read(path)
-        folder, stem, suffix = out, f"{path.stem}.edited", before.suffix
-        if out.suffix.lower() in photo.FORMATS:
-            folder, stem, suffix = out.parent, out.stem, out.suffix
-        if not by_hand and (aligned or before.image.size == crops.ALIGNED):
-            view = rgb(before.image)
-            images = np.asarray(to_uint8(np.stack(change(functools.partial(_cut_aligned, view)))))
-            after = Photo(Image.fromarray(images[1]), 1, before.exif, None)
-            cells = np.stack([_cut_aligned(view, change.editor), images[1]])[None]
-            suffix = ".png" if suffix == ".tif" else suffix
+        whole = not by_hand and (aligned or before.image.size == crops.ALIGNED)
+        target = out if named else out / f"{path.stem}.edited{'.png' if whole else before.suffix}"
+        sheet = target.parent / f"{path.stem}.strip.png"
+        for wanted in (target, sheet) if strip else (target,):
+            if wanted.exists() or wanted in contents:
+                raise UserError(f"{wanted}: this file would be overwritten; move it, or give another --out.")
+        view = rgb(before.image)
+        if whole:
+            image = np.asarray(to_uint8(change(functools.partial(_cut_aligned, view))[1]))
+            after = Photo(Image.fromarray(image), 1, before.exif, None)
+            cells = [[_cut_aligned(view, change.editor), image]]
         else:
-            places = [_by_hand(landmarks, before.image)] if by_hand else None
-            if places is None:
-                places = [found.landmarks for found in _choose(find()(rgb(before.image)), face, path)]
-            edited_ = edit_photo(change, before.image, places)
-            after = dataclasses.replace(before, image=edited_)
-            cells = np.stack([[_portrait(picture, place) for picture in (before.image, edited_)] for place in places])
-        add(folder / f"{stem}{suffix}", functools.partial(after.encode, suffix.lower(), keep_exif=keep_exif))
+            faces = [_by_hand(landmarks, view)] if by_hand else [f.landmarks for f in _choose(find()(view), face, path)]
+            after = dataclasses.replace(before, image=edit_photo(change, before.image, faces))
+            cells = [[_portrait(picture, f) for picture in (view, rgb(after.image))] for f in faces if strip]
+        contents[target] = after.encode(target.suffix.lower(), keep_exif=keep_exif)
         if strip:
-            sheet = grids.compose(cells, ["Before", "After"])
-            add(folder / f"{path.stem}.strip.png", functools.partial(grids.png, sheet))
+            contents[sheet] = grids.png(grids.compose(np.array(cells), ["Before", "After"]))
     for target, content in contents.items():
         files.write(target, content)
     return list(contents)
@@ -173,7 +171,7 @@ def _cut(view: Image.Image, landmarks: np.ndarray, editor: Editor) -> np.ndarray
 
 def _portrait(picture: Image.Image, landmarks: np.ndarray, size: int = 256) -> np.ndarray:
     """The face and what is around it, for people to look at."""
-    return align.cut(rgb(picture), crops.placement("center178", size, landmarks), size, Image.Resampling.BICUBIC)
+    return align.cut(picture, crops.placement("center178", size, landmarks), size, Image.Resampling.BICUBIC)
 
 
 def slide_files(
@@ -184,15 +182,17 @@ def slide_files(
     *,
     strengths: Sequence[float] = (),
     source: str = "",
+    judge: Editor | None = None,
 ) -> list[Path]:
     """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute at each strength.
 
-    strengths: as in `Editor.slide`; none for `Editor.slider`.
+    strengths: as in `Editor.slide`; none for `Editor.slider`. source, judge: as in `Change`.
     """
     strengths = strengths or editor.slider
     images = np.stack([_cropped(editor, path) for path in paths])
     targets = list(_targets(paths, out, "slide"))
-    slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source))
+    judged = (judge, np.stack([_cropped(judge, path) for path in paths])) if judge else None
+    slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source, judged))
     pictures = np.concatenate([images[:, None], np.moveaxis(np.asarray(to_uint8(slid)), 0, 1)], axis=1)
     names = ["Input", *(f"{strength:g}" for strength in strengths)]
     for target, row in zip(targets, pictures, strict=True):
