@@ -73,7 +73,7 @@ def yunet(path: str = "") -> Detector:
         small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         faces = []
         for row in look(image.resize(small, Image.Resampling.BILINEAR, reducing_gap=3.0)):
-            left, top, width, height = row[:4] / scale
+            left, top, width, height = (row[:4] / scale).tolist()
             landmarks = _closer(image, (row[4:14].reshape(5, 2) + 0.5) / scale - 0.5, look)
             faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
         return faces
