@@ -67,9 +67,14 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 def _edit(a: argparse.Namespace) -> None:
     from faceattr_jax.editor import load
-    from faceattr_jax.photos import edit_files
+    from faceattr_jax.photos import Change, edit_files, read_face
 
-    for path in edit_files(load(a.checkpoint), a.images, a.set, a.out, strength=a.strength, source=a.source):
+    editor = load(a.checkpoint)
+    reference = read_face(editor, a.reference) if a.reference else None
+    judge = load(a.judge) if a.judge else None
+    options = {name: getattr(a, name) for name in ("face", "landmarks", "aligned", "strip", "keep_exif")}
+    change = Change(editor, a.set, a.strength, a.source, judge, reference)
+    for path in edit_files(change, a.images, a.out, **options):
         print(path)
 
 
@@ -77,7 +82,8 @@ def _slide(a: argparse.Namespace) -> None:
     from faceattr_jax.editor import load
     from faceattr_jax.photos import slide_files
 
-    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, strengths=a.strengths, source=a.source):
+    options = {"strengths": a.strengths, "source": a.source, "judge": load(a.judge) if a.judge else None}
+    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, **options):
         print(path)
 
 
@@ -196,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--curve", action="store_true", help="accuracy over strengths, too")
 
     for name, run, text in (
-        ("edit", _edit, "Edit faces in pictures; writes NAME.edited.png."),
+        ("edit", _edit, "Edit faces in photos; writes NAME.edited.png, of the photo's size."),
         ("slide", _slide, "Slide one attribute through several strengths; writes NAME.slide.png."),
     ):
         sub = verb(verbs, name, run, text)
@@ -205,10 +211,27 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
         )
+        sub.add_argument("--judge", default="", help="workdir of a classifier that reads what the faces have")
         sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
         if name == "edit":
             sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")
             sub.add_argument("--strength", type=float, default=1.0, help="1: as in training; 2: twice that")
+            sub.add_argument(
+                "--reference",
+                type=Path,
+                metavar="IMAGE",
+                help="whose face has what --set names, for a model that swaps",
+            )
+            sub.add_argument(
+                "--face", type=_face, default="largest", metavar="N|all", help="counted from the left from 1 (largest)"
+            )
+            sub.add_argument(
+                "--landmarks", type=_floats, default=(), metavar="X,Y,...",
+                help="of eyes, nose, corners of the mouth; left ones first, as seen. Then nobody looks for faces",
+            )  # fmt: skip
+            sub.add_argument("--aligned", action="store_true", help="the picture is a face, cut out already")
+            sub.add_argument("--strip", action="store_true", help="faces before and after, too: NAME.strip.png")
+            sub.add_argument("--keep-exif", action="store_true", help="time, place and camera stay in the file")
         else:
             sub.add_argument("--attribute", required=True)
             sub.add_argument(
@@ -306,6 +329,10 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             for sub in action.choices.values():
                 found += _actions(sub)
     return found
+
+
+def _face(text: str) -> int | str:
+    return text if text in ("largest", "all") else int(text)
 
 
 def _floats(text: str) -> tuple[float, ...]:

@@ -56,9 +56,14 @@ def save_grid(
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write one uint8 (H, W, 3) picture; a reader finds the old file or the new one, never half of it."""
+    files.write(path, png(image))
+
+
+def png(image: np.ndarray) -> bytes:
+    """The PNG file of one uint8 (H, W, 3) picture."""
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, "PNG")
-    files.write(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 def _caption(name: str, width: int) -> Image.Image:

@@ -1,42 +1,177 @@
 """Pictures from files through an editor and back to files."""
 
 import csv
+import dataclasses
+import functools
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from faceattr_jax import files, grids
+from faceattr_jax import files, grids, photo
 from faceattr_jax.attributes import edited, parse
-from faceattr_jax.data import crops
+from faceattr_jax.data import align, crops
 from faceattr_jax.data.folder import FolderSource, decoders, read_pictures
-from faceattr_jax.data.images import read_image, to_uint8
+from faceattr_jax.data.images import read_image, rgb, to_uint8
 from faceattr_jax.data.source import Table, open_source
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
+from faceattr_jax.photo import Photo
+from faceattr_jax.pretrained.detector import Detector, Face, yunet
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """An edit of faces, whichever picture they are in.
+
+    edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where they are misread. judge: a
+    classifier that reads the others, instead of the model itself. reference: a face, cut as the model's, from which the
+    attributes that `edits` names are taken over, for a model that swaps; then nothing else counts.
+    """
+
+    editor: Editor
+    edits: str
+    strength: float = 1.0
+    source: str = ""
+    judge: Editor | None = None
+    reference: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference is None:  # a misspelt attribute is said before anybody looks for faces
+            parse(self.edits, self.editor.attributes)
+
+    def __call__(self, look: Callable[[Editor], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """A face unedited, as the model reconstructs it, and edited: (S, S, 3) float32 in [-1, 1].
+
+        look: gives the face cut for a model, uint8. Raises `UserError` for a bad attribute.
+        """
+        editor, image = self.editor, look(self.editor)
+        if self.reference is not None:
+            names = [item.partition("=")[0].strip() for item in self.edits.split(",")]
+            return np.asarray(editor.reconstruct(image)), np.asarray(editor.swap(image, self.reference, names))
+        wanted = parse(self.edits, editor.attributes)
+        judge = (self.judge, look(self.judge)[None]) if self.judge else None
+        own = _source(editor, image[None], self.source, judge)
+        plain, edited_ = (editor.edit(image, wanted, strength=s, source=own) for s in (0.0, self.strength))
+        return np.asarray(plain), np.asarray(edited_)
+
+
+def edit_photo(change: Change, picture: Image.Image, faces: Sequence[np.ndarray]) -> Image.Image:
+    """A picture, in one of `photo.MODES`, with the faces that have these landmarks (5, 2) changed.
+
+    Added to it is the edit less the unedited reconstruction. Strength 0 is therefore the picture itself, and what the
+    model cannot draw is not lost; the edit less the picture would put the model's own blur over the face.
+    """
+    view, result = rgb(picture), picture.copy()
+    for landmarks in faces:
+        plain, edited_ = change(functools.partial(_cut, view, landmarks))
+        place = crops.placement(change.editor.crop, change.editor.size, landmarks)
+        photo.paste(result, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
+    return result
 
 
 def edit_files(
-    editor: Editor, paths: Sequence[Path], edits: str, out: Path, *, strength: float = 1.0, source: str = ""
+    change: Change,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    face: int | Literal["largest", "all"] = "largest",
+    landmarks: Sequence[float] = (),
+    aligned: bool = False,
+    strip: bool = False,
+    keep_exif: bool = False,
+    detector: Callable[[], Detector] = yunet,
 ) -> list[Path]:
-    """Edit each picture and write ``out/NAME.edited.png`` at the model's size; returns what was written.
+    """Edit faces in photos and write ``out/NAME.edited.png``, of the photo's size and mode; returns what was written.
 
-    edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where the model misreads them; all
-    of them, where it cannot read any.
-    All pictures are read before any is written. Raises `UserError` for a bad picture or attribute, and rather than
+    out: a folder, or for one photo a file with a suffix of `photo.FORMATS`. face: which one of a photo's, counted from
+    the left from 1. landmarks: x and y of five, instead of looking for faces. aligned: the pictures are nothing but a
+    face, and so is the result, of the model's size; an aligned CelebA picture always is. strip: write
+    ``out/NAME.strip.png``, too, with the faces before and after. keep_exif: as in `Photo.encode`.
+    Nothing is written before all is edited. Raises `UserError` for a bad picture, attribute or face, and rather than
     overwrite a file.
     """
-    wanted = parse(edits, editor.attributes)
-    images = np.stack([_cropped(editor, path) for path in paths])
-    targets = list(_targets(paths, out, "edited"))
-    results = editor.edit(images, wanted, strength=strength, source=_source(editor, images, source))
-    for target, image in zip(targets, np.asarray(to_uint8(results)), strict=True):
-        grids.write_png(target, image)
-    return targets
+    named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
+    if len(paths) > 1 and (named or by_hand):
+        what = f"--out={out} is one file" if named else "--landmarks are of one picture"
+        raise UserError(f"{what}, and there are {len(paths)} pictures; edit them one by one.")
+    find = functools.cache(detector)
+    contents: dict[Path, bytes] = {}
+    for path in paths:
+        before = Photo.read(path)
+        whole = not by_hand and (aligned or before.image.size == crops.ALIGNED)
+        target = out if named else out / f"{path.stem}.edited{'.png' if whole else before.suffix}"
+        sheet = target.parent / f"{path.stem}.strip.png"
+        for wanted in (target, sheet) if strip else (target,):
+            if wanted.exists() or wanted in contents:
+                raise UserError(f"{wanted}: this file would be overwritten; move it, or give another --out.")
+        view = rgb(before.image)
+        if whole:
+            image = np.asarray(to_uint8(change(functools.partial(_cut_aligned, view))[1]))
+            after = Photo(Image.fromarray(image), 1, before.exif, None)
+            cells = [[_cut_aligned(view, change.editor), image]]
+        else:
+            faces = [_by_hand(landmarks, view)] if by_hand else [f.landmarks for f in _choose(find()(view), face, path)]
+            after = dataclasses.replace(before, image=edit_photo(change, before.image, faces))
+            cells = [[_portrait(picture, f) for picture in (view, rgb(after.image))] for f in faces if strip]
+        contents[target] = after.encode(target.suffix.lower(), keep_exif=keep_exif)
+        if strip:
+            contents[sheet] = grids.png(grids.compose(np.array(cells), ["Before", "After"]))
+    for target, content in contents.items():
+        files.write(target, content)
+    return list(contents)
+
+
+def read_face(editor: Editor, path: Path, detector: Callable[[], Detector] = yunet) -> np.ndarray:
+    """The largest face of a photo, or an aligned CelebA picture's, cut for the model: uint8 (S, S, 3)."""
+    view = read_image(path)
+    if view.size == crops.ALIGNED:
+        return _cut_aligned(view, editor)
+    return _cut(view, _choose(detector()(view), "largest", path)[0].landmarks, editor)
+
+
+def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], path: Path) -> list[Face]:
+    faces = sorted(faces, key=lambda found: found.box[0] + found.box[2])
+    if not faces:
+        raise UserError(
+            f"'{path}': no face is seen well enough; --landmarks says where one is, --aligned that the picture is one."
+        )
+    if which == "all":
+        return faces
+    if which == "largest":
+        return [max(faces, key=lambda found: (found.box[2] - found.box[0]) * (found.box[3] - found.box[1]))]
+    if not 1 <= which <= len(faces):
+        seen = "1 is" if len(faces) == 1 else f"{len(faces)} are"
+        raise UserError(f"'{path}': there is no face {which}; {seen} seen, and the leftmost is 1.")
+    return [faces[which - 1]]
+
+
+def _by_hand(numbers: Sequence[float], picture: Image.Image) -> np.ndarray:
+    expected = "x,y of the left eye, right eye, nose, left and right corner of the mouth, left as seen in the picture"
+    if len(numbers) != 10:
+        raise UserError(f"--landmarks has {len(numbers)} numbers instead of 10: {expected}.")
+    points = np.array(numbers, np.float64).reshape(5, 2)
+    if not ((points >= 0) & (points < picture.size)).all():
+        raise UserError(f"--landmarks lie outside the picture of {picture.width}x{picture.height} pixels: {expected}.")
+    eyes, mouth = points[1] - points[0], points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    if eyes[0] * mouth[1] - eyes[1] * mouth[0] <= 0:
+        raise UserError(f"--landmarks are those of no face, or in another order; they are {expected}.")
+    return points
+
+
+def _cut(view: Image.Image, landmarks: np.ndarray, editor: Editor) -> np.ndarray:
+    place = crops.placement(editor.crop, editor.size, landmarks)
+    return align.cut(view, place, editor.size, crops.preset(editor.crop).resample)
+
+
+def _portrait(picture: Image.Image, landmarks: np.ndarray, size: int = 256) -> np.ndarray:
+    """The face and what is around it, for people to look at."""
+    return align.cut(picture, crops.placement("center178", size, landmarks), size, Image.Resampling.BICUBIC)
 
 
 def slide_files(
@@ -47,15 +182,17 @@ def slide_files(
     *,
     strengths: Sequence[float] = (),
     source: str = "",
+    judge: Editor | None = None,
 ) -> list[Path]:
     """Write ``out/NAME.slide.png`` for each picture: the input, then one attribute at each strength.
 
-    strengths: as in `Editor.slide`; none for `Editor.slider`.
+    strengths: as in `Editor.slide`; none for `Editor.slider`. source, judge: as in `Change`.
     """
     strengths = strengths or editor.slider
     images = np.stack([_cropped(editor, path) for path in paths])
     targets = list(_targets(paths, out, "slide"))
-    slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source))
+    judged = (judge, np.stack([_cropped(judge, path) for path in paths])) if judge else None
+    slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source, judged))
     pictures = np.concatenate([images[:, None], np.moveaxis(np.asarray(to_uint8(slid)), 0, 1)], axis=1)
     names = ["Input", *(f"{strength:g}" for strength in strengths)]
     for target, row in zip(targets, pictures, strict=True):
@@ -188,28 +325,44 @@ def swap_files(
 
 
 def _cropped(editor: Editor, path: Path) -> np.ndarray:
-    image = read_image(path)
+    return _cut_aligned(read_image(path), editor)
+
+
+def _cut_aligned(image: Image.Image, editor: Editor) -> np.ndarray:
     # A picture that is not an aligned CelebA one has no place for the preset's box: the largest centred square is.
     name = editor.crop if image.size == crops.ALIGNED else "center"
     return crops.crop(image, name, editor.size)
 
 
-def _source(editor: Editor, images: np.ndarray, source: str) -> np.ndarray | None:
-    if not source:
+def _source(
+    editor: Editor, images: np.ndarray, source: str, judge: tuple[Editor, np.ndarray] | None = None
+) -> np.ndarray | None:
+    """The attributes that faces have, 0/1 (B, n), or None where the model is to read all of them itself.
+
+    judge: a classifier, and the same faces cut for it.
+    """
+    if not source and judge is None:
         return None
-    given = parse(source, editor.attributes)
-    if "classify" in editor.method.capabilities:
-        read = np.array(editor.classify(images) > 0.5, np.float32)
-    elif missing := [name for name in editor.attributes if name not in given]:
+    given = parse(source, editor.attributes) if source else {}
+    if judge is None and "classify" in editor.method.capabilities:
+        judge = editor, images
+    readable = judge[0].attributes if judge else ()
+    if missing := [name for name in editor.attributes if name not in given and name not in readable]:
+        who = "this judge" if judge else f"this {editor.config.method} model"
+        what = "read all of its attributes" if judge else "read attributes off a face"
         raise UserError(
-            f"--source={source}: this {editor.config.method} model cannot read attributes off a face, so give all of "
-            f"them; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+            f"--source={source}: {who} cannot {what}, so give those that it cannot; {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing."
         )
-    else:
-        read = np.zeros((len(images), len(given)), np.float32)
+    own = np.zeros((len(images), len(editor.attributes)), np.float32)
+    if judge:
+        read = np.asarray(judge[0].classify(judge[1]) > 0.5, np.float32)
+        for i, name in enumerate(editor.attributes):
+            if name in readable:
+                own[:, i] = read[:, readable.index(name)]
     for name, value in given.items():
-        read[:, editor.attributes.index(name)] = value
-    return read
+        own[:, editor.attributes.index(name)] = value
+    return own
 
 
 def _targets(paths: Sequence[Path], out: Path, what: str) -> Iterator[Path]:

@@ -49,6 +49,7 @@ def test_train_evaluate_edit_slide(faces, trained, tmp_path, capsys):
 
     picture = faces / "000.png"
     edit = ["edit", str(picture), f"--checkpoint={workdir}", f"--out={tmp_path}", "--set=Eyeglasses=1,Male=0"]
+    edit.append("--aligned")
     assert cli.main(edit) == 0
     assert opened(tmp_path / "000.edited.png").size == (32, 32)
     slide = ["slide", str(picture), f"--checkpoint={workdir}", f"--out={tmp_path}", "--attribute=Male"]
@@ -102,7 +103,7 @@ def test_benchmark(faces, tmp_path, capsys):
 
 
 TRAIN = ["train", "--config=attgan_quickstart", "--workdir={tmp}/w"]
-EDIT = ["edit", "{faces}/000.png", "--checkpoint={runs}/attgan", "--out={tmp}"]
+EDIT = ["edit", "{faces}/000.png", "--checkpoint={runs}/attgan", "--out={tmp}", "--aligned"]
 EVALUATE = ["evaluate", "--workdir={runs}/attgan", "--out={tmp}"]
 BAD = {
     "unknown flag": ([*TRAIN, "--wokdir=x"], "--wokdir=x: there is no such argument (did you mean '--workdir'?)"),
@@ -120,7 +121,7 @@ BAD = {
     "contradiction": ([*EDIT, "--set=Male=1,Male=0"], "sets Male to both 0 and 1"),
     "missing picture": (["edit", "{tmp}/no.jpg", *EDIT[2:], "--set=Male=1"], "no.jpg"),
     "checkpoint of another method": (
-        ["edit", "{faces}/000.png", "--checkpoint={runs}/judge", "--out={tmp}", "--set=Male=1"],
+        ["edit", "{faces}/000.png", "--checkpoint={runs}/judge", "--out={tmp}", "--set=Male=1", "--aligned"],
         "a classifier model cannot edit",
     ),
     "no checkpoint": (
@@ -172,6 +173,7 @@ def test_bad_pictures_are_named(kind, trained, tmp_path, capsys):
     path = tmp_path / ("bad.png" if "20,000" in kind else "bad.jpg")
     PICTURES[kind](path)
     argv = ["edit", str(path), f"--checkpoint={trained / 'attgan'}", f"--out={tmp_path}", "--set=Male=1"]
+    argv.append("--aligned")
     assert cli.main(argv) == 2
     assert path.name in capsys.readouterr().err
     assert not list(tmp_path.glob("*.edited.png"))
@@ -182,12 +184,14 @@ def test_pictures_of_every_mode_are_edited(mode, trained, tmp_path):
     path = tmp_path / ("face.jpg" if mode in ("L", "CMYK") else "face.png")
     Image.new("RGB", (48, 40), (90, 120, 150)).convert(mode).save(path)
     argv = ["edit", str(path), f"--checkpoint={trained / 'attgan'}", f"--out={tmp_path}", "--set=Male=1"]
+    argv.append("--aligned")
     assert cli.main(argv) == 0
     assert opened(tmp_path / "face.edited.png").mode == "RGB"
 
 
 def test_nothing_is_overwritten(faces, trained, tmp_path, capsys):
     argv = ["edit", str(faces / "000.png"), f"--checkpoint={trained / 'attgan'}", f"--out={tmp_path}", "--set=Male=1"]
+    argv.append("--aligned")
     assert cli.main(argv) == 0
     before = (tmp_path / "000.edited.png").read_bytes()
     assert cli.main(argv) == 2

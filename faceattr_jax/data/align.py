@@ -4,6 +4,8 @@ Points are x and y in pixels, y downwards, with whole numbers at the pixels' cen
 five are left eye, right eye, nose, left and right corner of the mouth, left as seen in the picture.
 """
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -45,16 +47,57 @@ def align(image: Image.Image, landmarks: np.ndarray, size: int = 256) -> np.ndar
 
     Returns (size, size, 3) uint8 of an RGB picture of any size. Raises ValueError where all landmarks coincide.
     """
-    target = mean_face(size) + 0.5  # from here on with whole numbers at the pixels' edges, as Pillow counts
-    points = np.asarray(landmarks, np.float64) + 0.5
-    matrix = similarity(points, target)
-    scale = np.hypot(matrix[0, 0], matrix[1, 0])
-    if scale < 1:
-        # Pillow's affine transform reads single pixels: what it would skip is averaged before.
-        reduced = [max(1, round(side * scale)) for side in image.size]
-        points = points * reduced / np.array(image.size)
-        image = image.resize((reduced[0], reduced[1]), Image.Resampling.BICUBIC)
-    # Pillow asks where in the picture each pixel of the result comes from.
-    backwards = np.linalg.inv(np.vstack([similarity(points, target), (0.0, 0.0, 1.0)]))[:2]
-    coefficients = tuple(backwards.ravel().tolist())
-    return np.asarray(image.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC))
+    matrix = similarity(np.asarray(landmarks, np.float64) + 0.5, mean_face(size) + 0.5)
+    return np.asarray(warp(image, matrix, (size, size)))
+
+
+def warp(
+    image: Image.Image,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
+    """What a similarity (2, 3) brings of a picture to one of width and height `size`; black where that is nothing.
+
+    It maps (x, y, 1) counted from the pixels' edges, half a pixel more than landmarks. resample: Pillow's filter where
+    the picture is reduced, which antialiases.
+    """
+    # Pillow's affine transform reads single pixels: it makes the picture at its own scale, to be reduced after it.
+    fine = max(1, math.ceil(1 / math.hypot(*matrix[:, 0]) - 1e-6))
+    backwards = inverse(matrix) @ np.diag([1 / fine, 1 / fine, 1.0])
+    full = (fine * size[0], fine * size[1])
+    whole = image.transform(full, Image.Transform.AFFINE, tuple(backwards.ravel()), Image.Resampling.BICUBIC)
+    return whole if fine == 1 else whole.resize(size, resample)
+
+
+def cut(image: Image.Image, matrix: np.ndarray, size: int, resample: Image.Resampling) -> np.ndarray:
+    """`warp` to a square of `size` pixels of an RGB picture of any size, whose borders go on beyond it: uint8.
+
+    It looks at the square's surroundings alone, at the fewest pixels that show what the square can.
+    """
+    scale = math.hypot(*matrix[:, 0])
+    reduced = max(1, int(0.5 / scale))
+    left, top, right, bottom = bounds(matrix, size, margin=2 * reduced)
+    # Where the square is off the picture what is left of it is the picture's nearest pixel.
+    x0, x1 = (min(max(0, x), image.width - 1) for x in (left, right - 1))
+    y0, y1 = (min(max(0, y), image.height - 1) for y in (top, bottom - 1))
+    near = np.asarray(image.reduce(reduced, (x0, y0, x1 + 1, y1 + 1)))
+    before = [math.ceil((start - wanted) / reduced) for start, wanted in ((y0, top), (x0, left))]
+    after = [math.ceil((wanted - end) / reduced) for end, wanted in ((y1 + 1, bottom), (x1 + 1, right))]
+    pads = [(max(0, first), max(0, last)) for first, last in zip(before, after, strict=True)]
+    padded = Image.fromarray(np.pad(near, (*pads, (0, 0)), mode="edge"))
+    origin = np.array([[reduced, 0, x0 - reduced * pads[1][0]], [0, reduced, y0 - reduced * pads[0][0]], [0, 0, 1.0]])
+    return np.asarray(warp(padded, matrix @ origin, (size, size), resample))
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """The (2, 3) that undoes an affine (2, 3)."""
+    return np.linalg.inv(np.vstack([matrix, (0.0, 0.0, 1.0)]))[:2]
+
+
+def bounds(matrix: np.ndarray, size: int, margin: int = 0) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the pixels that `matrix` brings into a square of `size` pixels, and a margin."""
+    corners = inverse(matrix) @ np.array([(0, size, 0, size), (0, 0, size, size), (1, 1, 1, 1)], np.float64)
+    left, top = np.floor(corners.min(axis=1)).astype(int) - margin
+    right, bottom = np.ceil(corners.max(axis=1)).astype(int) + margin
+    return int(left), int(top), int(right), int(bottom)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from faceattr_jax.data.align import SHAPE, align
+from faceattr_jax.data.align import EYE_DISTANCE, SHAPE, align, similarity
 from faceattr_jax.errors import UserError, nearest
 
 ALIGNED = (178, 218)
@@ -59,6 +59,41 @@ def preset(name: str) -> Preset:
 def by_landmarks(name: str) -> bool:
     """Whether the preset called `name` goes by the landmarks of the face; UserError for an unknown one."""
     return preset(name).square == "landmarks"
+
+
+def kept(name: str) -> tuple[float, float, float] | None:
+    """The square (top, left, side) of aligned CelebA pictures that a preset keeps, None where it is not for these."""
+    square = preset(name).square
+    if square == "landmarks":  # that of the mean face
+        side = (SHAPE[1, 0] - SHAPE[0, 0]) / EYE_DISTANCE
+        left, top = SHAPE.mean(axis=0) + 0.5 - side / 2
+        return float(top), float(left), float(side)
+    return None if isinstance(square, str) else square
+
+
+def mean_landmarks(name: str, size: int) -> np.ndarray | None:
+    """Where the five landmarks of the mean face are in pictures of preset `name`, (5, 2); None where nobody knows."""
+    square = kept(name)
+    return None if square is None else _mean_landmarks(square, size)
+
+
+def _mean_landmarks(square: tuple[float, float, float], size: int) -> np.ndarray:
+    top, left, side = square
+    return (SHAPE + 0.5 - (left, top)) * size / side - 0.5
+
+
+def placement(name: str, size: int, landmarks: np.ndarray) -> np.ndarray:
+    """The similarity (2, 3) that brings a picture's face with `landmarks` (5, 2) to where preset `name` has faces.
+
+    It maps (x, y, 1), counted from the pixels' edges, to the crop of `size` pixels (`align.warp`). Presets for pictures
+    that are not CelebA's show faces anywhere: here as CelebA's largest square does. Raises UserError where all
+    landmarks coincide.
+    """
+    target = _mean_landmarks(kept(name) or (20, 0, 178), size)
+    try:
+        return similarity(np.asarray(landmarks, np.float64) + 0.5, target + 0.5)
+    except ValueError as error:
+        raise UserError(f"landmarks of a face are five places in the picture: {error}.") from None
 
 
 def crop(image: Image.Image, name: str, size: int, landmarks: np.ndarray | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ is uint8 in [0, 255]. The layout is height, width, channel, with any leading axe
 """
 
 import os
+from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
 import jax
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 from faceattr_jax.errors import UserError
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
+Result = TypeVar("Result")
 
 MIN_SIDE = 16
 """A picture with a side shorter than this (pixels) shows no face that can be edited, and is refused."""
@@ -39,6 +41,13 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
     Raises UserError, naming the file, where it is missing, not a picture, damaged or truncated, has a side
     shorter than MIN_SIDE or more than MAX_PIXELS pixels.
     """
+    return decode(file, lambda image: rgb(ImageOps.exif_transpose(image)), name)
+
+
+def decode(
+    file: str | os.PathLike[str] | BinaryIO, read: Callable[[Image.Image], Result], name: str | None = None
+) -> Result:
+    """What `read` makes of a picture file that is open and not decoded yet; the errors are `read_image`'s."""
     if not name:  # a path has a `name` too, without its folder
         name = str(file) if isinstance(file, str | os.PathLike) else str(getattr(file, "name", file))
     try:
@@ -51,7 +60,7 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
                     f"'{name}' is {width}x{height}, too small to show a face; "
                     f"a picture has at least {MIN_SIDE} pixels per side"
                 )
-            return _rgb(ImageOps.exif_transpose(image))
+            return read(image)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -71,7 +80,8 @@ def _too_large(name: str, size: str = "") -> str:
     return f"'{name}' is too large to decode ({size}more than {MAX_PIXELS:,} pixels); scale it down first"
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB, transparent pixels over white; the picture itself where it is RGB."""
     if image.mode.startswith("I"):  # 16-bit grayscale, which Pillow would clip to 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:

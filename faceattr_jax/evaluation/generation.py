@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data import align, crops
+from faceattr_jax.data import crops
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, features, metrics
@@ -39,13 +39,8 @@ HALF_WIDTH, HALF_HEIGHT = 1.1, 1.3
 
 def face_region(crop: str, size: int) -> np.ndarray:
     """Where the mean face is in pictures cut by preset `crop`, (size, size) bool; the whole picture if unknown."""
-    square = crops.preset(crop).square
-    if isinstance(square, tuple):
-        top, left, side = square
-        points = (align.SHAPE + 0.5 - (left, top)) * size / side - 0.5
-    elif square == "landmarks":
-        points = align.mean_face(size)
-    else:
+    points = crops.mean_landmarks(crop, size)
+    if points is None:
         return np.ones((size, size), bool)
     x, y = points.mean(axis=0)
     eyes = points[1, 0] - points[0, 0]

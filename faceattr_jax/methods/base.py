@@ -238,7 +238,8 @@ class FromConfig:
             return labels
         if not hasattr(self, "classify") or "classify" not in self.capabilities:
             raise UserError(
-                f"this {self.config.method} model cannot read attributes off a face: give those it has (--source)"
+                f"this {self.config.method} model cannot read attributes off a face: give those it has (--source), "
+                "or a classifier that can (--judge)"
             )
         return (self.classify(variables, images) > 0.5).astype(images.dtype)
 

@@ -98,14 +98,9 @@ def _recognizer(path: str, crop: str) -> FaceNetwork:
 
 def _kept(crop: str) -> Square | None:
     """The square (top, left, side) of aligned CelebA pictures that a crop keeps, None where it is not for these."""
-    from faceattr_jax.data import align, crops
+    from faceattr_jax.data import crops
 
-    square = crops.preset(crop).square if crop else "whole"
-    if square == "landmarks":  # that of the mean face
-        side = (align.SHAPE[1, 0] - align.SHAPE[0, 0]) / align.EYE_DISTANCE
-        left, top = align.SHAPE.mean(axis=0) + 0.5 - side / 2
-        return float(top), float(left), float(side)
-    return None if isinstance(square, str) else square
+    return crops.kept(crop) if crop else None
 
 
 def _within(square: Square | None, kept: Square | None) -> Square:

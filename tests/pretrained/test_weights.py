@@ -116,7 +116,7 @@ def test_a_bad_download_leaves_nothing(cache, asked, monkeypatch):
 
 
 def test_what_is_known_of_the_files():
-    known = {weights.DLIB: "55533b28", weights.EFFICIENTNET_LITE0: "57934424"}
+    known = {weights.DLIB: "55533b28", weights.EFFICIENTNET_LITE0: "57934424", weights.YUNET: "49f000ec"}
     for file in (weights.INCEPTION, weights.VGG16):  # PyTorch writes the first digits into the name
         known[file] = file.file.rpartition("-")[2].removesuffix(".pth")
     for file, start in known.items():

@@ -1,0 +1,123 @@
+"""Faces in a picture, with five landmarks each.
+
+A detector is a function, so any other one may stand in for `yunet`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from faceattr_jax.data import align
+from faceattr_jax.errors import UserError
+from faceattr_jax.pretrained import weights
+
+SIDE = 640
+"""The longest side (pixels) to which a picture is reduced before faces are looked for."""
+
+CLOSE = 160
+"""Side of the upright close-ups in which each of them is looked at again."""
+
+APPROACH = ((32, 0, 0),)
+LOOKS = ((26, -5, 3), (30, 4, -6), (34, -2, -3), (38, 6, 5))
+"""What close-ups show: the distance of the eyes, and how far off the middle the face is, to the right and down, in
+pixels. Each is looked at mirrored, too."""
+
+OVERSHOOT = 1.5
+"""How far an approach goes, in steps that the close-ups tell."""
+
+SCORE = 0.7
+"""What is surer than this is a face."""
+
+
+class Face(NamedTuple):
+    """Where a face is: in pixels, whole numbers at their centres, as everywhere with landmarks.
+
+    box: left, top, right, bottom. landmarks: float64 (5, 2) of x, y, in the order of `faceattr_jax.data.align`.
+    score: from 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+
+
+Detector = Callable[[Image.Image], list[Face]]
+"""The faces in an RGB picture, in no order."""
+
+
+def yunet(path: str = "") -> Detector:
+    """OpenCV's YuNet; `path` is its file or folder, by default where `weights.find` finds it.
+
+    Raises UserError, naming the extra to install, where OpenCV or the weights are not there.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise UserError(
+            "finding faces needs OpenCV: pip install 'faceattr_jax[photos]', or say with --landmarks where the face "
+            "is, or with --aligned that the picture is one"
+        ) from None
+    file, _ = weights.find(weights.YUNET, path)
+    network: Any = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SCORE)
+
+    def look(image: Image.Image) -> np.ndarray:
+        """(n, 15): left, top, width, height, x and y of five landmarks, score."""
+        network.setInputSize(image.size)
+        _, rows = network.detect(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
+        return np.zeros((0, 15)) if rows is None else rows.astype(np.float64)
+
+    def detect(image: Image.Image) -> list[Face]:
+        scale = min(1.0, SIDE / max(image.size))
+        small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        faces = []
+        for row in look(image.resize(small, Image.Resampling.BILINEAR, reducing_gap=3.0)):
+            left, top, width, height = (row[:4] / scale).tolist()
+            landmarks = _closer(image, (row[4:14].reshape(5, 2) + 0.5) / scale - 0.5, look)
+            faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
+        return faces
+
+    return detect
+
+
+def _closer(image: Image.Image, landmarks: np.ndarray, look: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """The landmarks (5, 2) as close-ups show them, in which every face is upright and of about one size.
+
+    What a small detector says of a face depends on its slant, its size and the pixel where it begins: by up to a third
+    of the eyes' distance where it looks once. Of a slant it reports about half, hence APPROACH. The mean over many
+    looks, from where that leads, hardly depends on them.
+    """
+    for looks, step in ((APPROACH, OVERSHOOT),) * 3 + ((LOOKS, 1.0),):
+        seen = [_seen(image, landmarks, look, *where, mirror) for where in looks for mirror in (False, True)]
+        found = [points for points in seen if points is not None]
+        if not found:
+            break
+        landmarks = landmarks + step * (np.mean(found, axis=0) - landmarks)
+    return landmarks
+
+
+def _seen(
+    image: Image.Image,
+    landmarks: np.ndarray,
+    look: Callable[[Image.Image], np.ndarray],
+    eyes: float,
+    right: float,
+    down: float,
+    mirror: bool,
+) -> np.ndarray | None:
+    """The landmarks in one close-up, None where this face is not seen in it; its place there is as in LOOKS."""
+    mean = align.mean_face(CLOSE) + 0.5 - CLOSE / 2
+    mean = mean * eyes / (align.EYE_DISTANCE * CLOSE) + CLOSE / 2 + (right, down)
+    matrix = align.similarity(landmarks + 0.5, mean)
+    if mirror:
+        matrix = np.array([[-1, 0, CLOSE], [0, 1, 0]]) @ np.vstack([matrix, (0, 0, 1)])
+    rows = look(Image.fromarray(align.cut(image, matrix, CLOSE, Image.Resampling.BILINEAR)))
+    points = rows[:, 4:14].reshape(-1, 5, 2) + 0.5
+    back = np.concatenate([points, np.ones((len(rows), 5, 1))], axis=-1) @ align.inverse(matrix).T - 0.5
+    if mirror:
+        back = back[:, [1, 0, 2, 4, 3]]
+    away = np.linalg.norm(back - landmarks, axis=-1).mean(axis=-1)
+    if not len(rows) or away.min() > np.linalg.norm(landmarks[1] - landmarks[0]) / 2:  # another face
+        return None
+    return back[away.argmin()]
