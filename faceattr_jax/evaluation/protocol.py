@@ -1,0 +1,517 @@
+"""`faceattr evaluate --protocol`: a paper's table with ours beside it, and why the two are not the same thing yet.
+
+A protocol is a module of `faceattr_jax.evaluation.protocols` with a `PROTOCOL`: which measures are taken, on which
+faces, and the paper's own numbers. What measures look at is gathered in one pass over a run's faces (`look`).
+"""
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax import config as configs
+from faceattr_jax import files, grids
+from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.evaluation import (
+    editing,
+    embedders,
+    exemplar,
+    generation,
+    identity,
+    metrics,
+    page,
+    report,
+    restoration,
+)
+from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.embedders import Embedder
+from faceattr_jax.evaluation.opening import Opened, open_judge, open_run
+from faceattr_jax.evaluation.readers import Cell, Distributions, Likeness, Varieties
+from faceattr_jax.evaluation.regions import spread
+from faceattr_jax.evaluation.tally import DIRECTIONS
+from faceattr_jax.methods.base import build
+from faceattr_jax.training import checkpoint
+
+GRID_FACES = 8
+CURVE_FACES, STRENGTHS = 256, (0.0, 0.5, 1.0, 1.5, 2.0)
+CELEBA_TRAIN = 162_770
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number. which: what of, as the paper's own numbers are keyed. images: that it is a mean over, or of a set.
+
+    value: None where it could not be taken, which `note` explains. run: number of the run, -1 of all together.
+    """
+
+    which: str
+    value: float | None
+    images: int
+    run: int = 0
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
+    """One table of a protocol.
+
+    title: with the name that the numbers have a right to, `{pictures}` and the like standing for the embedder. how: the
+    fine print. take: the rows, from what was found of each run; a `UserError` there skips the measure with its
+    sentence. published: method -> which -> the paper's number. needs: keys of Found.readers; where one is absent the
+    measure is skipped. chart: "bars" or "boxes" in the report.
+    """
+
+    title: str
+    how: str
+    take: "Callable[[Sequence[Found]], Iterable[Row]]"
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    digits: int = 3
+    chart: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """A training that the paper's table takes. images: that go through the networks, counted by the config."""
+
+    name: str
+    config: str
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    role: str = "model"  # or "judge", "recognizer"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Protocol:
+    """How a paper measures.
+
+    paper: its title. images: faces of the split (0: all of it). balanced: half with the attribute and half without,
+    where a run has only one. configs: those that runs should have had, of the paper's size. fine_print: what the paper
+    says about samples, resize and format, and what was chosen where it is silent. steps: trainings for full CelebA.
+    """
+
+    paper: str
+    images: int
+    configs: tuple[str, ...]
+    fine_print: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    steps: tuple[Step, ...]
+    balanced: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """What one run's faces told.
+
+    number: of the run. evaluation: of `evaluate_editors` or `evaluate_exchangers`. readers: name -> what was gathered.
+    missing: name -> why not. judge: what identifies it.
+    """
+
+    number: int
+    opened: Opened
+    evaluation: Mapping[str, Any] | None
+    readers: Mapping[str, Any]
+    missing: Mapping[str, str]
+    judge: Mapping[str, str]
+    curve: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The rates of the run's own edits."""
+        if self.evaluation is None:
+            raise UserError(f"{self.opened.model.path} edits nothing")
+        return self.evaluation["editors"]["model"]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The attributes and directions of which there are edits."""
+        if self.evaluation is None:
+            return []
+        single = self.model["single"]
+        return [(name, d) for name, cells in single.items() for d in DIRECTIONS if cells[d]["faces"]]
+
+    def faces(self, cell: Cell) -> int:
+        return self.model["single"][cell[0]][cell[1]]["faces"]
+
+
+# Names of the readers.
+PICTURES, STAND_IN, PERSON, NORMS = "pictures", "stand_in", "person", "norms"
+FACES, VARIETY, DRAWN, CYCLES, RESTORED = "face_distributions", "variety", "drawn", "cycles", "restored"
+
+
+def names() -> list[str]:
+    """The protocols that there are."""
+    package = importlib.import_module("faceattr_jax.evaluation.protocols")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def find(name: str) -> Protocol:
+    """The protocol of that name; UserError for another one."""
+    known = names()
+    if name not in known:
+        raise UserError(f"unknown protocol '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+    return importlib.import_module(f"faceattr_jax.evaluation.protocols.{name}").PROTOCOL
+
+
+def look(
+    opened: Opened,
+    needs: frozenset[str],
+    *,
+    number: int = 0,
+    judge: str = "",
+    recognizer: str = "",
+    strength: float = 1.0,
+    curve: bool = False,
+) -> Found:
+    """Edit the run's faces once, and gather all that `needs` names; what cannot be had is in `missing`."""
+    model, source, indices = opened.model, opened.source, np.sort(opened.indices)
+    can = model.method.capabilities
+    readers: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    if "restore" in can:
+        compiled = restoration.Compiled(model.method)
+        readers[RESTORED] = restoration.evaluate(compiled, {"model": model.variables}, source, indices)
+        return Found(number, opened, None, readers, dict.fromkeys(needs - {RESTORED}, "it edits nothing"), {})
+    if not can & {"edit", "swap"}:
+        raise UserError(
+            f"{model.path}: a {model.config.method} model edits no faces; a protocol measures those that do."
+        )
+    editor, known = Compiled(model.method, model.variables), model.attributes
+    judging, about = open_judge(opened, judge)
+    outputs = checkpoint.read_config(Path(about["path"])).loss.get("outputs", "logits")
+    about = {**about, "outputs": outputs}
+
+    def add(name: str, embedder: Embedder | str, make: Callable[[Embedder], Any]) -> None:
+        if isinstance(embedder, str):
+            missing[name] = embedder
+            return
+        try:
+            readers[name] = make(embedder)
+        except UserError as error:
+            missing[name] = str(error)
+
+    inception = embedders.pictures("inception") if needs & {PICTURES, VARIETY} else ""
+    if PICTURES in needs:
+        add(PICTURES, inception, lambda e: Distributions(e, known, kernel=True))
+        if PICTURES in missing:
+            add(STAND_IN, embedders.pictures("efficientnet_lite0"), lambda e: Distributions(e, known, kernel=True))
+    if VARIETY in needs:
+        add(VARIETY, inception, lambda e: Varieties(e, indices))
+    if needs & {PERSON, PICTURES}:
+        person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
+        people = None
+        if source.table.identity is not None:
+            people = source.table.people(indices)[indices]
+        add(PERSON, person, lambda e: Likeness(e, known, source, indices, people=people))
+        if PICTURES in needs:
+            add(FACES, person, lambda e: Distributions(e, known))
+    if NORMS in needs:
+        network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer)
+        add(NORMS, network, lambda e: Likeness(e, known, source, indices, norms=True))
+
+    watching = [reader for reader in readers.values() if callable(reader)]
+
+    def watch(seen: editing.Seen) -> None:
+        for reader in watching:
+            reader(seen)
+
+    if "edit" in can:
+        evaluation = editing.evaluate_editors(
+            {"model": editor}, judging, source, known, indices, strength=strength, region_faces=0, watch=watch
+        )
+        if CYCLES in needs:
+            readers[CYCLES] = editor
+    else:
+        if strength != 1.0:
+            raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
+        evaluation = exemplar.evaluate_exchangers({"model": editor}, judging, source, known, indices, watch=watch)
+    if DRAWN in needs and "generate" in can:
+        readers[DRAWN] = _draw(editor, judging, opened, readers)
+    elif DRAWN in needs:
+        missing[DRAWN] = f"a {model.config.method} model draws no new faces"
+    rows = _identity_curve(editor, judging, opened, readers) if curve and "edit" in can else ()
+    return Found(number, opened, evaluation, readers, missing, about, rows)
+
+
+def _draw(editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, Any]) -> dict[str, Any]:
+    """What `evaluate_generators` finds, and by attribute the squared error (SL-GAN's) and how many faces."""
+    source, indices = opened.source, np.sort(opened.indices)
+    labels = source.table.select(editor.attributes)[indices]
+    columns = [judging.attributes.index(name) for name in editor.attributes]
+    errors = np.zeros(len(editor.attributes))
+
+    def watch(name: str, images: jax.Array, places: np.ndarray, count: int) -> None:
+        if name == "model":
+            said = 2 * judging.classify(images)[:, columns] - 1
+            errors[:] += np.asarray(metrics.attribute_error(said, jnp.asarray(labels[places])))[:count].sum(axis=0)
+            if VARIETY in readers:
+                readers[VARIETY].drawn(name, images, places, count)
+
+    embed = {r.embedder.name: r.embedder.embed for r in readers.values() if isinstance(r, Distributions)}
+    train = np.setdiff1d(source.table.indices("train"), indices)
+    found = generation.evaluate_generators(
+        {"model": editor}, judging, embed, source, indices, others=spread(train, len(indices)), watch=watch
+    )
+    return {**found, "attribute_error": dict(zip(editor.attributes, errors / len(indices), strict=True))}
+
+
+def _identity_curve(
+    editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, Any]
+) -> list[dict[str, float]]:
+    """Accuracy, and where a face network is there also the same-person rate, over strengths."""
+    indices = np.sort(spread(opened.indices, CURVE_FACES))
+    right, apart = [], []
+    person = readers.get(PERSON)
+    rows: list[dict[str, float]] = []
+    for strength in STRENGTHS:
+        likeness = Likeness(person.embedder, editor.attributes, opened.source, indices) if person else None
+        found = editing.evaluate_editors(
+            {"model": editor}, judging, opened.source, editor.attributes, indices,
+            strength=strength, combinations=(), region_faces=0, watch=likeness,
+        )["editors"]["model"]  # fmt: skip
+        rows.append(
+            {"strength": strength, "accuracy": found["accuracy"], "untouched_change": found["untouched_change"]}
+        )
+        if likeness:
+            right.append(np.concatenate(list(likeness["right"].values())))
+            apart.append(np.concatenate(list(likeness["distances"].values())))
+    limit = embedders.OWN_THRESHOLDS.get(person.embedder.name) if person else None
+    if limit is not None:
+        for row, more in zip(
+            rows, identity.identity_curve(STRENGTHS, np.stack(right), np.stack(apart), limit), strict=True
+        ):
+            row |= {name: more[name] for name in ("same_person", "distance")}
+    return rows
+
+
+def evaluate(
+    name: str,
+    workdirs: Sequence[Path],
+    out: Path,
+    *,
+    judge: str = "",
+    recognizer: str = "",
+    data: str = "",
+    split: str = "test",
+    images: int = 0,
+    strength: float = 1.0,
+    curve: bool = False,
+) -> dict[str, Any]:
+    """Measure runs as a paper does, and write ``evaluation.json``, ``.md`` and ``.html`` into `out`.
+
+    name: of the protocol. workdirs: of runs, or checkpoints; several where the paper trains a model for each attribute.
+    recognizer: workdir of a face recogniser, for measures that take one. images: instead of the protocol's own number.
+    The rest is as `run.evaluate` takes it. Returns the numbers, "MEASURE: WHICH" -> value.
+    """
+    protocol = find(name)
+    needs = frozenset(need for measure in protocol.measures for need in measure.needs)
+    founds = []
+    for number, workdir in enumerate(workdirs):
+        count = images or protocol.images
+        opened = open_run(workdir, data=data, split=split, images=count, balanced=protocol.balanced)
+        founds.append(
+            look(
+                opened, needs, number=number, judge=judge, recognizer=recognizer, strength=strength, curve=curve
+            )
+        )  # fmt: skip
+    tables = [table for measure in protocol.measures if (table := _tabulated(measure, founds))]
+    tree = {
+        "protocol": name,
+        "paper": protocol.paper,
+        "strength": strength,
+        "fine_print": list(protocol.fine_print),
+        "runs": [
+            {**found.opened.protocol, "judge": dict(found.judge), "not_comparable": not_comparable(found, protocol)}
+            for found in founds
+        ],
+        "measures": tables,
+        "curves": [list(found.curve) for found in founds],
+    }
+    files.write(out / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False) + "\n")
+    blocks = _blocks(tree, protocol, founds)
+    files.write(out / "evaluation.md", page.markdown(blocks))
+    files.write(out / "evaluation.html", page.page(blocks))
+    several = len(founds) > 1
+    return {
+        f"{table['title']}: {row['which']}" + f" (run {row['run']})" * (several and row["run"] >= 0): row["value"]
+        for table in tables
+        for row in table["rows"]
+    }
+
+
+def _tabulated(measure: Measure, founds: Sequence[Found]) -> dict[str, Any] | None:
+    """The measure's table; None for one that nobody asks for here, as of a stand-in where the real thing is there."""
+    able = [found for found in founds if all(need in found.readers for need in measure.needs)]
+    rows: list[Row] = []
+    skipped = None
+    if able:
+        try:
+            rows = list(measure.take(able))
+        except UserError as error:
+            skipped = str(error)
+    else:
+        reasons = [found.missing[need] for found in founds for need in measure.needs if need in found.missing]
+        skipped = reasons[0] if reasons else None if not measure.published else "none of these runs does this"
+    if not rows and not skipped and not measure.published:
+        return None
+    published = {method: dict(numbers) for method, numbers in measure.published.items()}
+    theirs = dict.fromkeys(which for numbers in published.values() for which in numbers)
+    rest = [Row(which, None, 0, -1, "not measured here") for which in theirs if which not in {r.which for r in rows}]
+    return {
+        "title": measure.title,
+        "how": measure.how,
+        "digits": measure.digits,
+        "skipped": skipped,
+        "published_by": list(published),
+        "rows": [
+            {
+                **dataclasses.asdict(row),
+                "published": {m: numbers[row.which] for m, numbers in published.items() if row.which in numbers},
+            }
+            for row in (*rows, *rest)
+        ],
+    }
+
+
+def not_comparable(found: Found, protocol: Protocol) -> list[str]:
+    """Why the run's numbers are not the paper's yet, a sentence each: data, size, width, steps, judge, embedders."""
+    opened, config = found.opened, found.opened.model.config
+    reasons = []
+    if hasattr(opened.source, "counterfactual"):
+        reasons.append("the faces are drawn, the paper's are CelebA's photographs")
+    elif (count := len(opened.source.table.indices("train"))) < 0.9 * CELEBA_TRAIN:
+        reasons.append(f"the data have {count:,} training faces, CelebA {CELEBA_TRAIN:,}")
+    if opened.data != config.data.path:
+        reasons.append(f"it was trained on {config.data.path}, and is measured on {opened.data}")
+    wanted = protocol.images or len(opened.source.table.indices(opened.split))
+    if len(opened.indices) < wanted:
+        reasons.append(f"{len(opened.indices):,} faces are measured instead of {wanted:,}")
+    paper = _paper_config(config, protocol.configs)
+    if paper is None:
+        reasons.append(f"the model is {config.method}, not this paper's")
+    else:
+        for key in configs.differences(config, paper):
+            if key.split(".")[0] in ("image_size", "crop", "batch_size", "model", "loss"):
+                ours, theirs = _value(config, key), _value(paper, key)
+                reasons.append(f"{key} is {ours}, in the config of the paper's size {theirs}")
+        steps = opened.model.path.name if opened.model.path else ""
+        total = sum(stage.iterations for stage in build(paper).stages)
+        if steps.isdigit() and int(steps) < total:
+            reasons.append(f"it was trained for {int(steps):,} iterations, the paper's size takes {total:,}")
+    if found.judge:
+        reasons.append("the judge is our own classifier, whose accuracy is below; the paper's is not to be had")
+        if "resized" in found.judge:
+            reasons.append(f"the judge sees pictures resized {found.judge['resized']}")
+    for reader, names in ((PERSON, ("the paper's face network is",)), (STAND_IN, ("Inception's weights are",))):
+        if reader in found.readers:
+            reasons.append(f"{names[0]} not here; {found.readers[reader].embedder.name} stands in and is named with it")
+    return reasons
+
+
+def _paper_config(config: Any, names: Sequence[str]) -> Any:
+    """Of the configs of these names the one of the same method and task that is nearest in size."""
+    fitting = [c for c in map(configs.load, names) if (c.method, c.get("task")) == (config.method, config.get("task"))]
+    return min(fitting, key=lambda c: abs(c.image_size - config.image_size), default=None)
+
+
+def _value(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part, {})
+    return "absent" if config == {} else config
+
+
+def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]) -> list[page.Block]:
+    """The report: every measure's table and chart, curves, pictures, the fine print."""
+    several = len(founds) > 1
+    runs = [f"{i}: {run['model']}, {run['data']}, {run['crop']}" for i, run in enumerate(tree["runs"])]
+    blocks: list[page.Block] = [
+        f"# {tree['paper']}: its table, and ours",
+        f"Protocol {tree['protocol']}, edits at strength {tree['strength']:g}.",
+        page.Bullets(runs),
+        "## Why ours are not the paper's yet",
+    ]
+    for i, run in enumerate(tree["runs"]):
+        blocks += [f"Run {i}:"] * several + [page.Bullets(run["not_comparable"] or ["nothing is known"])]
+    for measure, table in ((m, t) for m in protocol.measures for t in tree["measures"] if t["title"] == m.title):
+        blocks += [f"## {table['title']}", table["how"]]
+        if table["skipped"]:
+            blocks.append(f"Skipped: {table['skipped']}.")
+        if table["rows"]:
+            header = ["", *["run"] * several, "images", "ours", *table["published_by"]]
+            blocks.append(page.Table(header, [_cells(row, table, several) for row in table["rows"]]))
+            noted = dict.fromkeys(row["note"] for row in table["rows"] if row["note"] and row["run"] >= 0)
+            blocks += [page.Bullets(list(noted))] * bool(noted)
+            blocks += _charts(measure, table, founds)
+    for i, found in enumerate(founds):
+        if found.curve:
+            keys = list(found.curve[0])
+            rows = [[f"{row['strength']:g}", *(report.show(row[k]) for k in keys[1:])] for row in found.curve]
+            blocks += [f"## By strength, run {i} ({CURVE_FACES} faces at most)", page.Table(keys, rows)]
+            if "same_person" in keys:
+                line = {"": ([r["same_person"] for r in found.curve], [r["accuracy"] for r in found.curve])}
+                points = [f"{row['strength']:g}" for row in found.curve]
+                blocks += page.curves("Accuracy against identity, by strength", line, "same person", "accuracy", points)
+        blocks += _grid(found, tree["strength"])
+    print_ = [*protocol.fine_print]
+    for i, run in enumerate(tree["runs"]):
+        print_ += [f"run {i}, {key}: {run[key]}" for key in ("model config", "data", "crop", "format")]
+        print_ += [f"run {i}, judge {key}: {value}" for key, value in run["judge"].items()]
+    return [*blocks, "## Fine print", page.Bullets(print_)]
+
+
+def _cells(row: Mapping[str, Any], table: Mapping[str, Any], several: bool) -> list[str]:
+    digits = table["digits"]
+    theirs = [report.show(row["published"].get(method), digits) for method in table["published_by"]]
+    run = ["" if row["run"] < 0 else str(row["run"])] * several
+    return [
+        row["which"],
+        *run,
+        f"{row['images']:,}" if row["images"] else "",
+        report.show(row["value"], digits),
+        *theirs,
+    ]
+
+
+def _charts(measure: Measure, table: Mapping[str, Any], founds: Sequence[Found]) -> list[page.Picture]:
+    if measure.chart == "boxes":
+        sets = {
+            f"{name}, run {found.number}": np.concatenate([cells[name, d] for d in DIRECTIONS])
+            for found in founds
+            if NORMS in found.readers
+            for cells in [found.readers[NORMS]["norms"]]
+            for name in found.model["single"]
+        }
+        sets = {name: values for name, values in sets.items() if len(values)}
+        return page.boxes(measure.title, sets, "ratio of norms") if sets else []
+    if measure.chart == "bars":
+        series: dict[str, dict[str, float]] = {}
+        for row in table["rows"]:
+            if row["value"] is not None:
+                series.setdefault(f"run {row['run']}", {})[row["which"]] = row["value"]
+            for method, value in row["published"].items():
+                series.setdefault(method, {})[row["which"]] = value
+        return page.bars(measure.title, series) if series else []
+    return []
+
+
+def _grid(found: Found, strength: float) -> list[page.Block]:
+    """Faces and their edits."""
+    model, source = found.opened.model, found.opened.source
+    shown = spread(found.opened.indices, GRID_FACES)
+    editor = Compiled(model.method, model.variables)
+    if "edit" in model.method.capabilities:
+        own = source.table.select(model.attributes)[shown]
+        pictures, names = editing.edits_grid(editor, source.images(shown), own, model.attributes, strength)
+    elif "swap" in model.method.capabilities:
+        references = exemplar.dealt(source, model.attributes, found.opened.indices, shown, np.random.default_rng(0))
+        pictures, names = exemplar.swaps_grid(editor, source, shown, references)
+    else:
+        pictures, names = restoration.grid(restoration.Compiled(model.method), model.variables, source, shown)
+    says = f"{len(shown)} faces of {found.opened.data} and their edits by {model.path}"
+    return [f"## Faces, run {found.number}", page.grid(grids.compose(pictures, names), says)]
