@@ -95,6 +95,12 @@ def attribute_inverse(faces: Path, **changes: object) -> ConfigDict:
     )
 
 
+def elegant(faces: Path, **changes: object) -> ConfigDict:
+    """ELEGANT of 32 px, two layers deep, a few channels wide, for a few iterations."""
+    shallow = {"image_size": 32, "model.width": 2, "model.encoder": (1, 2), "model.discriminator": (1, 2)}
+    return changed("elegant_128", {**shallow, "train.iterations": 3, "evaluation.images": 8}, faces, changes)
+
+
 def slgan(faces: Path, **changes: object) -> ConfigDict:
     """SL-GAN of 32 px, a few channels wide, for a few iterations."""
     return changed(

@@ -192,7 +192,7 @@ def rank1(published: Numbers | None = None) -> tuple[Measure, Measure]:
         def able(founds: Sequence[Found]) -> Iterable[Row]:
             rows = each(take)(founds)
             if not rows:
-                raise UserError("rank-1 needs to know who is on a picture; CelebA's identity_CelebA.txt says it")
+                raise UserError("it takes data that say who is on a picture, as CelebA's identity_CelebA.txt does")
             return rows
 
         return Measure(title, how, able, numbers, needs=(PERSON,), chart="bars")
@@ -331,7 +331,8 @@ def restored(published: Mapping[str, Numbers]) -> tuple[Measure, ...]:
     def measure(key: str, title: str, digits: int) -> Measure:
         def take(founds: Sequence[Found]) -> Iterator[Row]:
             for found in founds:
-                for row, which in (("degraded", "input"), ("model", found.opened.model.config.task)):
+                config = found.opened.model.config
+                for row, which in (("degraded", "input"), ("model", config.get("task", config.method))):
                     value = found.readers[RESTORED][row][key]
                     yield Row(which, value, found.opened.indices.size, found.number)
 

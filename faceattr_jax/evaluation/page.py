@@ -54,7 +54,7 @@ def markdown(blocks: Sequence[Block]) -> str:
     parts = []
     for block in blocks:
         if isinstance(block, Table):
-            parts.append(report.table(block.header, [[cell.replace("|", "\\|") for cell in row] for row in block.rows]))
+            parts.append(report.table(block.header, block.rows))
         elif isinstance(block, Bullets):
             parts.append(report.bullets(block.lines))
         elif isinstance(block, str):

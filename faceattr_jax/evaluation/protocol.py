@@ -62,10 +62,9 @@ class Row:
 class Measure:
     """One table of a protocol.
 
-    title: with the name that the numbers have a right to, `{pictures}` and the like standing for the embedder. how: the
-    fine print. take: the rows, from what was found of each run; a `UserError` there skips the measure with its
-    sentence. published: method -> which -> the paper's number. needs: keys of Found.readers; where one is absent the
-    measure is skipped. chart: "bars" or "boxes" in the report.
+    title: the name that the numbers have a right to. how: the fine print. take: the rows, from what was found of each
+    run; a `UserError` there skips the measure with its sentence. published: method -> which -> the paper's number.
+    needs: keys of Found.readers; where one is absent the measure is skipped. chart: "bars" or "boxes" in the report.
     """
 
     title: str
@@ -79,7 +78,7 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """A training that the paper's table takes. images: that go through the networks, counted by the config."""
+    """A training that the paper's table takes."""
 
     name: str
     config: str
@@ -177,11 +176,13 @@ def look(
     if "restore" in can:
         compiled = restoration.Compiled(model.method)
         readers[RESTORED] = restoration.evaluate(compiled, {"model": model.variables}, source, indices)
-        return Found(number, opened, None, readers, dict.fromkeys(needs - {RESTORED}, "it edits nothing"), {})
+        return Found(number, opened, None, readers, {}, {})
     if not can & {"edit", "swap"}:
         raise UserError(
             f"{model.path}: a {model.config.method} model edits no faces; a protocol measures those that do."
         )
+    if "edit" not in can and strength != 1.0:
+        raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
     editor, known = Compiled(model.method, model.variables), model.attributes
     judging, about = open_judge(opened, judge)
     outputs = checkpoint.read_config(Path(about["path"])).loss.get("outputs", "logits")
@@ -196,21 +197,19 @@ def look(
         except UserError as error:
             missing[name] = str(error)
 
-    inception = embedders.pictures("inception") if needs & {PICTURES, VARIETY} else ""
+    looks = needs & {PICTURES, VARIETY, DRAWN}
+    inception = embedders.pictures("inception") if looks else ""
+    stand_in = embedders.pictures("efficientnet_lite0") if looks and isinstance(inception, str) else ""
+    person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
+    people = None if source.table.identity is None else source.table.people(indices)[indices]
+    add(PERSON, person, lambda e: Likeness(e, known, source, indices, people=people))
     if PICTURES in needs:
         add(PICTURES, inception, lambda e: Distributions(e, known, kernel=True))
-        if PICTURES in missing:
-            add(STAND_IN, embedders.pictures("efficientnet_lite0"), lambda e: Distributions(e, known, kernel=True))
+        if isinstance(inception, str):
+            add(STAND_IN, stand_in, lambda e: Distributions(e, known, kernel=True))
+        add(FACES, person, lambda e: Distributions(e, known))
     if VARIETY in needs:
         add(VARIETY, inception, lambda e: Varieties(e, indices))
-    if needs & {PERSON, PICTURES}:
-        person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
-        people = None
-        if source.table.identity is not None:
-            people = source.table.people(indices)[indices]
-        add(PERSON, person, lambda e: Likeness(e, known, source, indices, people=people))
-        if PICTURES in needs:
-            add(FACES, person, lambda e: Distributions(e, known))
     if NORMS in needs:
         network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer)
         add(NORMS, network, lambda e: Likeness(e, known, source, indices, norms=True))
@@ -228,18 +227,19 @@ def look(
         if CYCLES in needs:
             readers[CYCLES] = editor
     else:
-        if strength != 1.0:
-            raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
         evaluation = exemplar.evaluate_exchangers({"model": editor}, judging, source, known, indices, watch=watch)
     if DRAWN in needs and "generate" in can:
-        readers[DRAWN] = _draw(editor, judging, opened, readers)
+        looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]
+        readers[DRAWN] = _draw(editor, judging, opened, looking, readers.get(VARIETY))
     elif DRAWN in needs:
         missing[DRAWN] = f"a {model.config.method} model draws no new faces"
     rows = _identity_curve(editor, judging, opened, readers) if curve and "edit" in can else ()
     return Found(number, opened, evaluation, readers, missing, about, rows)
 
 
-def _draw(editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, Any]) -> dict[str, Any]:
+def _draw(
+    editor: Compiled, judging: Any, opened: Opened, looking: Sequence[Embedder], varieties: Varieties | None
+) -> dict[str, Any]:
     """What `evaluate_generators` finds, and by attribute the squared error (SL-GAN's) and how many faces."""
     source, indices = opened.source, np.sort(opened.indices)
     labels = source.table.select(editor.attributes)[indices]
@@ -250,10 +250,10 @@ def _draw(editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, 
         if name == "model":
             said = 2 * judging.classify(images)[:, columns] - 1
             errors[:] += np.asarray(metrics.attribute_error(said, jnp.asarray(labels[places])))[:count].sum(axis=0)
-            if VARIETY in readers:
-                readers[VARIETY].drawn(name, images, places, count)
+            if varieties:
+                varieties.drawn(name, images, places, count)
 
-    embed = {r.embedder.name: r.embedder.embed for r in readers.values() if isinstance(r, Distributions)}
+    embed = {embedder.name: embedder.embed for embedder in looking}
     train = np.setdiff1d(source.table.indices("train"), indices)
     found = generation.evaluate_generators(
         {"model": editor}, judging, embed, source, indices, others=spread(train, len(indices)), watch=watch
@@ -408,9 +408,9 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
         reasons.append("the judge is our own classifier, whose accuracy is below; the paper's is not to be had")
         if "resized" in found.judge:
             reasons.append(f"the judge sees pictures resized {found.judge['resized']}")
-    for reader, names in ((PERSON, ("the paper's face network is",)), (STAND_IN, ("Inception's weights are",))):
+    for reader, what in ((PERSON, "faces are recognised"), (STAND_IN, "sets of pictures are compared")):
         if reader in found.readers:
-            reasons.append(f"{names[0]} not here; {found.readers[reader].embedder.name} stands in and is named with it")
+            reasons.append(f"{what} by {found.readers[reader].embedder.name}, not by what the paper took")
     return reasons
 
 

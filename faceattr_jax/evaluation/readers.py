@@ -73,8 +73,8 @@ class Distributions:
 class Likeness:
     """What a face network makes of edits beside their sources: of every edit the distance, and more where asked.
 
-    gallery: vectors (N, D) of the faces at `indices`, the sources among them. people: theirs, (N,), for rank-1, or None
-    to leave that out.
+    gallery: vectors (N, D) of the faces at `indices`, ascending, the sources among them. people: theirs, (N,), or None
+    where they are not known.
     distances, norms, right, by_image, by_person: cell -> an entry for every edit; right is the judge's verdict, norms
     are the ratios of vectors' lengths.
     """
@@ -112,9 +112,10 @@ class Likeness:
             found = {"distances": np.linalg.norm(edits - sources, axis=1), "right": seen.right[chosen]}
             if self._norms:
                 found["norms"] = features.norm_ratios(edits, sources)
+            people = np.arange(len(self.gallery)) if self._people is None else self._people
+            found["by_image"], by_person = identity.rank1_edits(edits, places, self.gallery, people)
             if self._people is not None:
-                hits = identity.rank1_edits(edits, places, self.gallery, self._people)
-                found["by_image"], found["by_person"] = hits
+                found["by_person"] = by_person
             for measure, values in found.items():
                 self._found[measure][name, direction].append(values)
 

@@ -33,7 +33,6 @@ PROTOCOL = Protocol(
             },
             "people rate pictures there, which no command does",
         ),
-        *measures.distances(measures.originals, "All faces beside all of their single edits."),
         measures.accuracy(),
         measures.untouched(),
         measures.same_person(),
@@ -42,7 +41,6 @@ PROTOCOL = Protocol(
     ),
     steps=(
         Step("judge", "classifier_64", role="judge"),
-        Step("moon", "classifier_moon", role="data labels"),
         Step("slgan", "slgan_64"),
     ),
 )
