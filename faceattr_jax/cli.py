@@ -56,9 +56,9 @@ def _evaluate(a: argparse.Namespace) -> None:
     common = {"judge": a.judge, "data": a.data, "split": a.split, "images": a.images, "strength": a.strength}
     out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
     if a.protocol:
-        from faceattr_jax.evaluation import protocol
+        from faceattr_jax.evaluation import papers
 
-        summary = protocol.evaluate(a.protocol, a.workdir, out, recognizer=a.recognizer, curve=a.curve, **common)
+        summary = papers.evaluate(a.protocol, a.workdir, out, recognizer=a.recognizer, curve=a.curve, **common)
     elif len(a.workdir) > 1 or a.recognizer:
         raise UserError("several runs and --recognizer belong to a --protocol; `faceattr compare` compares runs.")
     else:

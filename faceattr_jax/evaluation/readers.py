@@ -44,6 +44,19 @@ class Rows:
         return np.concatenate(self._kept) if self._kept else np.zeros((0, 1), np.float32)
 
 
+class Inputs:
+    """Features (B, D) of a batch's inputs, computed once, however often it is edited."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embed = embedder.embed
+        self._last: tuple[Any, np.ndarray] = (None, np.zeros(0))
+
+    def __call__(self, seen: Seen) -> np.ndarray:
+        if self._last[0] is not seen.images:
+            self._last = seen.images, np.asarray(self._embed(seen.images))
+        return self._last[1]
+
+
 class Distributions:
     """Features of edits, and of the faces themselves.
 
@@ -55,19 +68,17 @@ class Distributions:
         self.embedder, self._known = embedder, list(known)
         cells = [(name, direction) for name in known for direction in DIRECTIONS]
         self.edits, self.faces = ({cell: Rows(kernel) for cell in cells} for _ in range(2))
-        self._last: tuple[Any, np.ndarray] = (None, np.zeros(0))
+        self._inputs = Inputs(embedder)
 
     def __call__(self, seen: Seen) -> None:
         if seen.editor != "model" or len(seen.group) != 1:
             return
-        if self._last[0] is not seen.images:  # one batch of faces is edited in several ways
-            self._last = seen.images, np.asarray(self.embedder.embed(seen.images))
-        rows = np.asarray(self.embedder.embed(seen.edits))
+        inputs, rows = self._inputs(seen), np.asarray(self.embedder.embed(seen.edits))
         name = seen.group[0]
         for value, direction in enumerate(DIRECTIONS):
             chosen = _chosen(seen, self._known.index(name), value)
             self.edits[name, direction].add(rows[chosen])
-            self.faces[name, direction].add(self._last[1][chosen])
+            self.faces[name, direction].add(inputs[chosen])
 
 
 class Likeness:
@@ -91,7 +102,7 @@ class Likeness:
     ) -> None:
         self.embedder, self._known, self._indices, self._people = embedder, list(known), indices, people
         self.gallery = identity.embeddings(embedder.embed, source, indices)
-        self._norms = norms
+        self._norms, self._inputs = norms, Inputs(embedder)
         cells = [(name, direction) for name in known for direction in DIRECTIONS]
         self._found: dict[str, dict[Cell, list[np.ndarray]]] = {
             measure: {cell: [] for cell in cells}
@@ -101,14 +112,15 @@ class Likeness:
     def __call__(self, seen: Seen) -> None:
         if seen.editor != "model" or len(seen.group) != 1:
             return
-        vectors = np.asarray(self.embedder.embed(seen.edits), np.float64)
+        # Sources are embedded in the same batch as their edits: of an unedited face not a bit differs.
+        vectors, inputs = (np.asarray(x, np.float64) for x in (self.embedder.embed(seen.edits), self._inputs(seen)))
         name = seen.group[0]
         for value, direction in enumerate(DIRECTIONS):
             chosen = _chosen(seen, self._known.index(name), value)
             if not chosen.any():
                 continue
             places = np.searchsorted(self._indices, seen.faces[chosen])
-            edits, sources = vectors[chosen], self.gallery[places]
+            edits, sources = vectors[chosen], inputs[chosen]
             found = {"distances": np.linalg.norm(edits - sources, axis=1), "right": seen.right[chosen]}
             if self._norms:
                 found["norms"] = features.norm_ratios(edits, sources)

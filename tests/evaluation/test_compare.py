@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from faceattr_jax import cli
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import compare as comparing
 from faceattr_jax.evaluation import embedders, opening
 from faceattr_jax.evaluation.compare import Widened, compare
 from faceattr_jax.evaluation.opening import Resized
@@ -142,25 +140,3 @@ def test_widened_asks_for_its_own_columns():
     got = wide.edit(None, own, target, 1.0)
     assert [x.tolist() for x in got] == [[[3, 1]], [[6, 4]]]
     assert wide.reconstruct(None, own).tolist() == wide.swap(None, None, own).tolist() == [[3, 1]]
-
-
-def test_two_methods_by_the_command(trained, faces, tmp_path, capsys, monkeypatch):
-    """A trained one, and one by exemplar that was never trained."""
-    from faceattr_jax import editor
-    from faceattr_jax.methods.base import build
-    from faceattr_jax.training.state import init_state
-    from tests import runs
-
-    monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
-    method = build(runs.elegant(faces))
-    fresh = editor.Editor(method, init_state(method, 0).inference_variables, Path("fresh"))
-    load = opening.load
-    monkeypatch.setattr(opening, "load", lambda path: fresh if str(path) == "fresh" else load(path))
-    monkeypatch.setattr(embedders, "faces", lambda crop, *names: "no weights here")
-    argv = ["compare", str(trained / "attgan"), "fresh", f"--judge={trained / 'judge'}", "--images=8"]
-    assert cli.main([*argv, f"--out={tmp_path}"]) == 0
-    found = json.loads((tmp_path / "comparison.json").read_text())
-    assert [run["style"] for run in found["runs"]] == ["free", "of a reference"]
-    assert found["runs"][0]["shared"]["region_ratio"] is None
-    assert comparing.MEASURES.keys() == found["unedited"]["shared"].keys()
-    assert "comparison.json" in capsys.readouterr().out

@@ -9,15 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceattr_jax import cli, editor
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, embedders, features, identity, opening, protocol
+from faceattr_jax.evaluation import editing, embedders, features, gathering, identity, opening, papers, protocol
 from faceattr_jax.evaluation.editors import CopyingEditor
 from faceattr_jax.evaluation.embedders import Embedder
 from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
-from faceattr_jax.methods.base import build
-from faceattr_jax.training.state import init_state
 from tests import runs
 
 PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
@@ -35,12 +32,6 @@ def network():
         return jax.nn.softmax(20 * small(images)[:, :4])
 
     return Embedder("lens", "0" * 64, f"resized to {SIDE} px", small, classify)
-
-
-def fresh(config, path="runs/fresh/3"):
-    """A run that was never trained."""
-    method = build(config)
-    return editor.Editor(method, init_state(method, 0).inference_variables, Path(path))
 
 
 # The papers' numbers.
@@ -150,6 +141,7 @@ def test_an_unedited_face_is_its_own_source(fake, network):
     editing.evaluate_editors(copy, fake.Judge(), source, fake.NAMES, indices, batch_size=8, watch=like)
     for cell, ratios in like["norms"].items():
         assert np.all(ratios == 1)
+        assert np.all(like["distances"][cell] == 0)
         assert like["by_image"][cell].all()
         assert not like["right"][cell].any()
 
@@ -184,14 +176,14 @@ def tables(markdown):
 
 def measured(monkeypatch, faces, tmp_path, name, configs, network, **settings):
     """evaluation.json, and its Markdown's tables, of fresh runs of `configs`; the judge is a fresh one, too."""
-    held = {str(i): fresh(config, f"runs/fresh/{i}") for i, config in enumerate(configs)}
-    judge = fresh(runs.classifier(faces), "runs/judge/6")
+    held = {str(i): runs.fresh(config, f"runs/fresh/{i}") for i, config in enumerate(configs)}
+    judge = runs.fresh(runs.classifier(faces), "runs/judge/6")
     monkeypatch.setattr(opening, "load", lambda path: held.get(str(path), judge))
-    monkeypatch.setattr(protocol.checkpoint, "read_config", lambda path: judge.config)
+    monkeypatch.setattr(gathering.checkpoint, "read_config", lambda path: judge.config)
     if network:
         monkeypatch.setattr(embedders, "faces", lambda crop, *names, recognizer="": network)
         monkeypatch.setattr(embedders, "pictures", lambda which: network if which != "inception" else "no inception")
-    protocol.evaluate(name, list(held), tmp_path, judge="judge", **settings)
+    papers.evaluate(name, list(held), tmp_path, judge="judge", **settings)
     tree = json.loads((tmp_path / "evaluation.json").read_text())
     text = (tmp_path / "evaluation.md").read_text()
     html = (tmp_path / "evaluation.html").read_text()
@@ -259,32 +251,6 @@ def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
     assert all(0 <= row["value"] <= 4 for row in errors)
     assert "stands in" in errors[0]["note"]
     assert found["User study"]["rows"][0]["published"] == {"SL-GAN": 4.37, "Attrib2img": 3.02, "icGAN": 4.10}
-
-
-def test_a_trained_run_by_the_command(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
-    monkeypatch.setattr(embedders, "faces", lambda crop, *names, recognizer="": "no weights of a face network here")
-    argv = ["evaluate", "--workdir", str(trained / "attgan"), f"--judge={trained / 'judge'}", "--images=6", "--curve"]
-    assert cli.main([*argv, "--protocol=attgan", f"--out={tmp_path / 'out'}"]) == 0
-    assert "Attribute accuracy: mean" in capsys.readouterr().out
-    tree = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [row["strength"] for row in tree["curves"][0]] == [0, 0.5, 1, 1.5, 2]
-    skipped = {measure["title"]: measure["skipped"] for measure in tree["measures"]}
-    assert skipped["Same person"] == "no weights of a face network here"
-    assert skipped["Attribute accuracy"] is None
-
-    for wrong, message in (
-        (["--protocol=atgan"], "unknown protocol 'atgan' (did you mean 'attgan'?)"),
-        (["--workdir", str(trained / "attgan")], "belong to a --protocol"),
-    ):
-        assert cli.main([*argv, *wrong, f"--out={tmp_path / 'bad'}"]) == 2
-        assert message in capsys.readouterr().err
-    assert (
-        cli.main(["evaluate", "--workdir", str(trained / "judge"), "--protocol=attgan", f"--out={tmp_path / 'bad'}"])
-        == 2
-    )
-    assert "a classifier model edits no faces" in capsys.readouterr().err
-    assert not (tmp_path / "bad").exists()
 
 
 def test_a_missing_network_is_one_sentence(monkeypatch, tmp_path):
