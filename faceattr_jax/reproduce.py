@@ -71,7 +71,8 @@ def forward_flops(method: Any, size: int) -> float:
             return method.edit(variables, image, EditRequest(target=1 - labels, source=labels))
         return getattr(method, name)(variables, image)
 
-    return float(jax.jit(forward).lower(variables).cost_analysis()["flops"])
+    counted: Any = jax.jit(forward).lower(variables).cost_analysis()
+    return float(counted["flops"])
 
 
 def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:

@@ -227,7 +227,8 @@ def test_attribute_inverse(monkeypatch, faces, tmp_path, network):
 
 def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path, network):
     give, take = (runs.diat(faces, value=value) for value in (1, 0))
-    unet = runs.diat(faces, "diat_hallucination:unet")
+    narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2)}
+    unet = runs.changed("diat_hallucination:unet", narrow, faces, {})
     tree, found = measured(monkeypatch, faces, tmp_path, "diat", [give, take, unet], network, images=6)
     assert [row["which"] for row in found["Cyclic PSNR"]["rows"]] == [
         "Eyeglasses=1",
@@ -242,10 +243,15 @@ def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path
 
 
 def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
-    _, found = measured(monkeypatch, faces, tmp_path / "e", "elegant", [runs.elegant(faces)], network, images=12)
+    two = runs.ATTRIBUTES[:2]
+    _, found = measured(
+        monkeypatch, faces, tmp_path / "e", "elegant", [runs.elegant(faces, attributes=two)], network, images=12
+    )
     assert [row["which"] for row in found["FID"]["rows"]][:2] == ["Bangs=1", "Bangs=0"]
     assert found["Frechet distance by a face network"]["rows"][0]["images"] > 0
-    _, found = measured(monkeypatch, faces, tmp_path / "s", "slgan", [runs.slgan(faces)], network, images=12)
+    _, found = measured(
+        monkeypatch, faces, tmp_path / "s", "slgan", [runs.slgan(faces, attributes=two)], network, images=12
+    )
     assert found["Inception Score"]["skipped"] == "no inception"
     errors = found["Attribute error"]["rows"]
     assert all(0 <= row["value"] <= 4 for row in errors)
