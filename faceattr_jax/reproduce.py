@@ -90,6 +90,7 @@ def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
         *places["model"],
         f"--protocol={paper}",
         *helpers,
+        "--curve",
         f"--out={folder}",
     ]
     return found

@@ -74,11 +74,11 @@ def accuracy(published: Numbers | None = None) -> Measure:
             if faces:
                 yield Row(name, right / faces, faces)
         yield Row("mean", found.model["by_image"], found.opened.indices.size)
-        yield Row("mean, adding and removing alike", found.model["accuracy"], found.opened.indices.size)
+        yield Row("mean, balanced", found.model["accuracy"], found.opened.indices.size)
 
     how = (
         "Every face is inverted on one attribute; the judge finds the wanted value. Faces weigh alike within an "
-        "attribute and attributes alike in the mean; in its second form adding and removing weigh alike, too."
+        "attribute and attributes alike in the mean; balanced: adding and removing weigh alike, too."
     )
     return Measure("Attribute accuracy", how, each(take), published or {}, chart="bars")
 
