@@ -53,16 +53,36 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    from faceattr_jax.evaluation.run import evaluate
+    common = {"judge": a.judge, "data": a.data, "split": a.split, "images": a.images, "strength": a.strength}
+    out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
+    if a.protocol:
+        from faceattr_jax.evaluation import papers
 
-    out = a.out or a.workdir / "evaluation"
-    summary = evaluate(
-        a.workdir, out, judge=a.judge, data=a.data, split=a.split, images=a.images, strength=a.strength, curve=a.curve
-    )
+        summary = papers.evaluate(a.protocol, a.workdir, out, recognizer=a.recognizer, curve=a.curve, **common)
+    elif len(a.workdir) > 1 or a.recognizer:
+        raise UserError("several runs and --recognizer belong to a --protocol; `faceattr compare` compares runs.")
+    else:
+        from faceattr_jax.evaluation.run import evaluate
+
+        summary = evaluate(a.workdir[0], out, curve=a.curve, **common)
     for name, value in summary.items():
         if isinstance(value, float):
             print(f"{name:36} {value:.4f}")
     print(f"{out / 'evaluation.json'}")
+
+
+def _compare(a: argparse.Namespace) -> None:
+    from faceattr_jax.evaluation.compare import compare
+
+    found = compare(
+        a.runs, a.out, judge=a.judge, data=a.data, split=a.split, images=a.images, strength=a.strength
+    )  # fmt: skip
+    for run in found["runs"]:
+        print(run["model"])
+        for name, value in run["shared"].items():
+            if value is not None:
+                print(f"  {name:34} {value:.4f}")
+    print(f"{a.out / 'comparison.json'}")
 
 
 def _edit(a: argparse.Namespace) -> None:
@@ -192,14 +212,27 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--process", type=int, help="this host's number, from 0")
 
     evaluate = verb(verbs, "evaluate", _evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
-    evaluate.add_argument("--workdir", required=True, type=Path, help="of the run, or one checkpoint in it")
-    evaluate.add_argument("--judge", default="", help="workdir of a classifier, for an editor")
+    evaluate.add_argument(
+        "--workdir", required=True, type=Path, nargs="+", action="extend", metavar="RUN",
+        help="of the run, or one checkpoint in it; several for a protocol of several",
+    )  # fmt: skip
+    evaluate.add_argument("--protocol", default="", help="a paper's: its table, with its own numbers beside ours")
+    evaluate.add_argument("--recognizer", default="", help="workdir of a face recogniser, for protocols")
     evaluate.add_argument("--out", type=Path, help="folder of the report (WORKDIR/evaluation)")
-    evaluate.add_argument("--data", default="", help="other data than the run's own")
-    evaluate.add_argument("--split", default="test", help="train, valid, test or all (test)")
-    evaluate.add_argument("--images", type=int, default=0, help="how many of the split (all)")
-    evaluate.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
     evaluate.add_argument("--curve", action="store_true", help="accuracy over strengths, too")
+    compare = verb(
+        verbs, "compare", _compare, "Measure runs of any methods on the same faces; JSON, Markdown and HTML."
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
+    compare.add_argument("--out", type=Path, required=True, help="folder of the report")
+    for sub in (evaluate, compare):
+        sub.add_argument("--judge", default="", help="workdir of a classifier, for an editor")
+        sub.add_argument("--data", default="", help="other data than the runs' own")
+        sub.add_argument("--split", default="test", help="train, valid, test or all (test)")
+        sub.add_argument(
+            "--images", type=int, default=0, help="how many of the split (all, or as many as the protocol)"
+        )
+        sub.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
 
     for name, run, text in (
         ("edit", _edit, "Edit faces in photos; writes NAME.edited.png, of the photo's size."),

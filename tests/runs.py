@@ -3,11 +3,15 @@
 import csv
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
 from faceattr_jax import config as configs
+from faceattr_jax.editor import Editor
+from faceattr_jax.methods.base import build
+from faceattr_jax.training.state import init_state
 
 ATTRIBUTES = ("Bangs", "Eyeglasses", "Male")
 COUNT = 48
@@ -100,6 +104,12 @@ def attribute_inverse(faces: Path, **changes: object) -> ConfigDict:
     )
 
 
+def elegant(faces: Path, **changes: object) -> ConfigDict:
+    """ELEGANT of 32 px, two layers deep, a few channels wide, for a few iterations."""
+    shallow = {"image_size": 32, "model.width": 2, "model.encoder": (1, 2), "model.discriminator": (1, 2)}
+    return changed("elegant_128", {**shallow, "train.iterations": 3, "evaluation.images": 8}, faces, changes)
+
+
 def slgan(faces: Path, **changes: object) -> ConfigDict:
     """SL-GAN of 32 px, a few channels wide, for a few iterations."""
     return changed(
@@ -153,6 +163,20 @@ def diat(faces: Path, name: str = "diat_128", **changes: object) -> ConfigDict:
         faces,
         changes,
     )
+
+
+def fresh(config: ConfigDict, path: str = "runs/fresh/3") -> Editor:
+    """A run that was never trained; its random numbers are NumPy's, so that nothing is compiled for them."""
+    method = build(config)
+    shapes = jax.eval_shape(lambda: init_state(method, 0).inference_variables)
+    rng = np.random.default_rng(0)
+
+    def value(place: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if place[-1].key in ("scale", "var"):
+            return np.ones(leaf.shape, leaf.dtype)
+        return rng.normal(0, np.prod(leaf.shape[:-1] or 100) ** -0.5, leaf.shape).astype(leaf.dtype)
+
+    return Editor(method, jax.tree_util.tree_map_with_path(value, shapes), Path(path))
 
 
 def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[str, object]) -> ConfigDict:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from faceattr_jax import cli
+from faceattr_jax.evaluation import embedders, opening
 from tests import runs
 
 
@@ -55,6 +56,45 @@ def test_train_evaluate_edit_slide(faces, trained, tmp_path, capsys):
     slide = ["slide", str(picture), f"--checkpoint={workdir}", f"--out={tmp_path}", "--attribute=Male"]
     assert cli.main([*slide, "--strengths=0,1", "--source=Male=1"]) == 0
     assert opened(tmp_path / "000.slide.png").size[0] > 3 * 32
+
+
+def test_evaluate_by_a_protocol(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(embedders, "faces", lambda crop, *names, recognizer="": "no weights of a face network here")
+    argv = ["evaluate", "--workdir", str(trained / "attgan"), f"--judge={trained / 'judge'}", "--images=6", "--curve"]
+    assert cli.main([*argv, "--protocol=attgan", f"--out={tmp_path / 'out'}"]) == 0
+    assert "Attribute accuracy: mean" in capsys.readouterr().out
+    tree = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [row["strength"] for row in tree["curves"][0]] == [0, 0.5, 1, 1.5, 2]
+    skipped = {measure["title"]: measure["skipped"] for measure in tree["measures"]}
+    assert skipped["Same person"] == "no weights of a face network here"
+    assert skipped["Attribute accuracy"] is None
+
+    for wrong, message in (
+        (["--protocol=atgan"], "unknown protocol 'atgan' (did you mean 'attgan'?)"),
+        (["--workdir", str(trained / "attgan")], "belong to a --protocol"),
+    ):
+        assert cli.main([*argv, *wrong, f"--out={tmp_path / 'bad'}"]) == 2
+        assert message in capsys.readouterr().err
+    assert (
+        cli.main(["evaluate", "--workdir", str(trained / "judge"), "--protocol=attgan", f"--out={tmp_path / 'bad'}"])
+        == 2
+    )
+    assert "a classifier model edits no faces" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
+def test_compare_two_methods(trained, faces, tmp_path, capsys, monkeypatch):
+    """A trained one, and one by exemplar that was never trained."""
+    fresh = runs.fresh(runs.elegant(faces))
+    load = opening.load
+    monkeypatch.setattr(opening, "load", lambda path: fresh if str(path) == "fresh" else load(path))
+    monkeypatch.setattr(embedders, "faces", lambda crop, *names: "no weights here")
+    argv = ["compare", str(trained / "attgan"), "fresh", f"--judge={trained / 'judge'}", "--images=8"]
+    assert cli.main([*argv, f"--out={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert [run["style"] for run in found["runs"]] == ["free", "of a reference"]
+    assert found["runs"][0]["shared"]["region_ratio"] is None
+    assert "comparison.json" in capsys.readouterr().out
 
 
 def test_evaluate_a_judge(trained, capsys, tmp_path):

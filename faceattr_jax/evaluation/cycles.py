@@ -28,11 +28,13 @@ def cyclic_psnr(
     strength: float = 1.0,
     faces: int = 128,
     batch_size: int = 64,
+    back: Editor | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Attribute -> "adding" | "removing" (the first of the two edits) -> mean PSNR in dB over faces.
 
     faces: at most so many of `indices` (N,) per attribute and direction, spread over them. None where no face has that
-    value, or where the editor gives a face back unchanged, whose PSNR is infinite.
+    value, or where the editor gives a face back unchanged, whose PSNR is infinite. back: another editor, of the same
+    attributes, for the second edit.
     """
     known, psnr = tuple(editor.attributes), jax.jit(metrics.psnr)
     labels = source.table.select(known)
@@ -45,6 +47,6 @@ def cyclic_psnr(
                 pixels, own = source.images(batch), jnp.asarray(labels[batch])
                 target = jnp.asarray(invert(labels[batch], known, (name,))[0])
                 there, *_ = as_saved(pixels, editor.edit(to_float(jnp.asarray(pixels)), own, target, strength))
-                found.append(np.asarray(psnr(editor.edit(there, target, own, strength), pixels))[:count])
+                found.append(np.asarray(psnr((back or editor).edit(there, target, own, strength), pixels))[:count])
             result[name][direction] = number(np.mean(np.concatenate(found), dtype=np.float64)) if found else None
     return result

@@ -18,6 +18,7 @@ Protocol (AttGAN section 4.2 and figure 6, STGAN's tables; printed by `evaluatio
 Images stream through in batches of one shape; only counts are kept.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,29 @@ from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean, number
 Evaluation = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """One batch of one editor's results, for whom else they are of interest; the first `count` of B are faces.
+
+    group: the attributes that were inverted, () of reconstructions. faces: of the source, (B,). images: the inputs,
+    edits: the results, rounded to 8 bits, (B, S, S, 3) in [-1, 1]. own, target: 0/1 (B, n). right: whether the judge
+    finds all of the group as wanted, (B,) bool.
+    """
+
+    editor: str
+    group: Group
+    faces: np.ndarray
+    count: int
+    images: jax.Array
+    edits: jax.Array
+    own: np.ndarray
+    target: np.ndarray
+    right: np.ndarray
+
+
+Watch = Callable[[Seen], None]
+
+
 def evaluate_editors(
     editors: Mapping[str, Editor],
     judge: Judge,
@@ -48,6 +72,7 @@ def evaluate_editors(
     combinations: Sequence[Group] | None = None,
     region_faces: int = 64,
     styles: int | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Measure editors side by side on the same faces.
 
@@ -62,6 +87,7 @@ def evaluate_editors(
       combinations: attributes to invert at once; None chooses some (`choose_combinations`), () leaves it out.
       region_faces: faces per attribute and direction for the region errors, 0 leaves them out.
       styles: redrawn styles to compare with; None takes all `source.styles`.
+      watch: is shown every batch of every editor's reconstructions and edits.
 
     Returns:
       A JSON-able tree: {"images", "strength", "attributes", "judge": {...}, "editors": {name: {...}}, "notes"};
@@ -85,15 +111,27 @@ def evaluate_editors(
         pixels, own = source.images(batch), labels[batch]
         images = to_float(jnp.asarray(pixels))
         inverted = {group: invert(own, known, group) for group in groups}
-        before, edits, similar = _edit_and_judge(
-            editors, lambda x: answers(judge.classify(x), columns), pixels, images, own, inverted, strength
+        before, edits, decoded = _edit_and_judge(
+            editors,
+            lambda x: answers(judge.classify(x), columns),
+            pixels,
+            images,
+            own,
+            inverted,
+            strength,
+            keep=watch is not None,
         )
         counts = _counted(counts, before, own, np.arange(size) < count)
         for name, tally in tallies.items():
-            tally.add_similarity(similar[name][:count])
-            for group, (after, change) in edits[name].items():
+            tally.add_similarity(np.asarray(similarity(pixels, decoded[name]))[:count])
+            for group, (after, change, _) in edits[name].items():
                 target, touched = inverted[group]
                 tally.add(group, *(x[:count] for x in (own, target, touched, before, after, change)))
+            if watch:
+                show(watch, name, batch, count, images, own, decoded[name])
+                for group, (after, _, result) in edits[name].items():
+                    target = inverted[group][0]
+                    show(watch, name, batch, count, images, own, result, group, target, after, known)
 
     regions = {}
     if region_faces and hasattr(source, "counterfactual"):
@@ -166,32 +204,58 @@ def _edit_and_judge(
     own: np.ndarray,
     inverted: Mapping[Group, tuple[np.ndarray, np.ndarray]],
     strength: float,
-) -> tuple[np.ndarray, dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]], dict[str, np.ndarray]]:
-    """One batch. Returns the judge's answers (B, n) on the input; editor -> group -> its answers on the edits and
-    mean |edit - input| (B,); editor -> PSNR, SSIM and L1 of the reconstruction (B, 3)."""
+    keep: bool,
+) -> tuple[np.ndarray, dict[str, dict[Group, tuple[np.ndarray, np.ndarray, jax.Array]]], dict[str, jax.Array]]:
+    """One batch. Returns the judge's answers (B, n) on the input; editor -> group -> its answers on the edits, mean
+    |edit - input| (B,) and, to `keep`, the edits as saved (B, S, S, 3); editor -> the reconstruction (B, S, S, 3)."""
     labels = jnp.asarray(own)
     before = judged(images)
-    unchanged = before, jnp.zeros(len(own)), jnp.ones((), bool)
     # Everything is dispatched before anything is waited for.
-    pending, similar = {}, {}
+    pending, decoded = {}, {}
     for name, editor in editors.items():
-        similar[name] = similarity(pixels, editor.reconstruct(images, labels))
+        decoded[name] = editor.reconstruct(images, labels)
         for group, (target, _) in inverted.items():
             edit = editor.edit(images, labels, jnp.asarray(target), strength)
             if edit is images:  # a copy needs no second judgement
-                pending[name, group] = unchanged
+                pending[name, group] = before, jnp.zeros(len(own)), images, jnp.ones((), bool)
             else:
                 rounded, change, finite = as_saved(pixels, edit)
-                pending[name, group] = judged(rounded), change, finite
-    edits: dict[str, dict[Group, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in editors}
-    for (name, group), (after, change, finite) in pending.items():
+                pending[name, group] = judged(rounded), change, rounded if keep else images, finite
+    edits: dict[str, dict[Group, tuple[np.ndarray, np.ndarray, jax.Array]]] = {name: {} for name in editors}
+    for (name, group), (after, change, rounded, finite) in pending.items():
         if not finite:
             raise UserError(
                 f"editor '{name}' returns pixels that are not finite when it inverts {' and '.join(group)} at "
                 f"strength {strength}; use a checkpoint from before it diverged, or a lower strength"
             )
-        edits[name][group] = np.asarray(after), np.asarray(change)
-    return np.asarray(before), edits, {name: np.asarray(value) for name, value in similar.items()}
+        edits[name][group] = np.asarray(after), np.asarray(change), rounded
+    return np.asarray(before), edits, decoded
+
+
+def show(
+    watch: Watch,
+    name: str,
+    faces: np.ndarray,
+    count: int,
+    images: jax.Array,
+    own: np.ndarray,
+    result: jax.Array,
+    group: Group = (),
+    target: np.ndarray | None = None,
+    after: np.ndarray | None = None,
+    known: Sequence[str] = (),
+) -> None:
+    """Hand a batch of edits, or of reconstructions where `group` is empty, to `watch`.
+
+    after: the judge's answers (B, n) on attributes `known`.
+    """
+    if target is None or after is None:
+        saved = to_float(to_uint8(result))
+        watch(Seen(name, (), faces, count, images, saved, own, own, np.ones(len(own), bool)))
+    else:
+        columns = [list(known).index(a) for a in group]
+        right = np.all(after[:, columns] == (target[:, columns] > 0.5), axis=1)
+        watch(Seen(name, group, faces, count, images, result, own, target, right))
 
 
 @jax.jit

@@ -54,6 +54,14 @@ def opposites(
     return found
 
 
+def dealt(
+    source: Any, attributes: Sequence[str], indices: np.ndarray, shown: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Attribute -> `opposites` of `shown`, to take it from."""
+    labels = source.table.select(attributes)
+    return {name: opposites(labels[:, i], indices, shown, name, rng) for i, name in enumerate(attributes)}
+
+
 def evaluate_exchangers(
     editors: Mapping[str, Exchanger],
     judge: Judge,
@@ -63,21 +71,26 @@ def evaluate_exchangers(
     *,
     batch_size: int = 64,
     seed: int = 0,
+    combinations: Sequence[Group] | None = None,
+    watch: editing.Watch | None = None,
 ) -> Evaluation:
     """Measure models that swap side by side, on the same faces with the same references.
 
     editors: name -> model, all of the same attributes; the first one's reconstruction is what drift is measured by.
     judge, source, attributes, indices, batch_size: as `editing.evaluate_editors` takes them; `source.counterfactual`
-    draws faces `wearing` styles of others. seed: deals the references.
+    draws faces `wearing` styles of others. seed: deals the references. combinations, watch: as `evaluate_editors` takes
+    them.
 
     Returns what `evaluate_editors` does ("floor" is None: nothing is left open), and for each editor "exemplar" with
     "drift_ratio" and "style", attribute -> reading -> "faces", "correlation", "low", "high", "shuffled", "ceiling".
     """
     known = editing.check(editors, judge, source, attributes, indices)
     attributes, indices = tuple(attributes), np.asarray(indices)
-    groups: list[Group] = [(name,) for name in attributes] + list(choose_combinations(attributes))
+    if combinations is None:
+        combinations = choose_combinations(attributes)
+    groups: list[Group] = [(name,) for name in attributes] + [tuple(c) for c in combinations]
     labels, rng = source.table.select(known), np.random.default_rng(seed)
-    references = {a: opposites(labels[:, known.index(a)], indices, indices, a, rng) for a in attributes}
+    references = dealt(source, attributes, indices, indices, rng)
     columns = np.array([judge.attributes.index(name) for name in known])
     size = min(batch_size, len(indices))
     drawn = hasattr(source, "counterfactual")
@@ -98,6 +111,8 @@ def evaluate_exchangers(
         decoded = {name: editor.reconstruct(images, jnp.asarray(own)) for name, editor in editors.items()}
         for name, tally in tallies.items():
             tally.add_similarity(np.asarray(editing.similarity(pixels, decoded[name]))[:count])
+            if watch:
+                editing.show(watch, name, batch, count, images, own, decoded[name])
         for group in groups:
             others = to_float(jnp.asarray(np.stack([source.images(references[a][places]) for a in group])))
             mask = jnp.asarray([[name == a for name in known] for a in group])
@@ -110,8 +125,11 @@ def evaluate_exchangers(
                         f"'{name}' returns pixels that are not finite when it swaps {' and '.join(group)}; use a "
                         "checkpoint from before it diverged"
                     )
-                cells = (own, target, touched, before, judged(rounded), np.asarray(change))
+                after = judged(rounded)
+                cells = (own, target, touched, before, after, np.asarray(change))
                 tallies[name].add(group, *(x[:count] for x in cells))
+                if watch:
+                    editing.show(watch, name, batch, count, images, own, rounded, group, target, after, known)
             if drawn and len(group) == 1:
                 (a,) = group
                 truth, soft = _truth(source, a, batch, references[a][places])

@@ -59,6 +59,7 @@ def evaluate_generators(
     batch_size: int = 64,
     probes: int = 2000,
     seed: int = 0,
+    watch: Callable[[str, jax.Array, np.ndarray, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure models that draw new faces side by side, on the same labels and from the same seed.
 
@@ -72,6 +73,8 @@ def evaluate_generators(
       batch_size: faces per call; the last batch is filled up.
       probes: faces that z is regressed from.
       seed: of z.
+      watch: is shown every batch of every generator: its name, new faces (B, S, S, 3) in [-1, 1], their places among
+        the N, and how many of them count.
 
     Returns:
       {"images", "probes", "region_share", "same_labels", "generators"}: how many faces, the region's share of the
@@ -87,7 +90,7 @@ def evaluate_generators(
     _, kind, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     kind = kind.reshape(-1)  # NumPy 2.0 alone gives it a second axis
 
-    def look(faces: Batches) -> tuple[dict[str, Any], float, dict[str, features.Moments]]:
+    def look(name: str, faces: Batches) -> tuple[dict[str, Any], float, dict[str, features.Moments]]:
         """Accuracies, sum of squared deviations, moments of the features."""
         seen = metrics.Confusion(*np.zeros((4, len(known)), np.int64))
         deviations = Deviations(kind, counts)
@@ -98,15 +101,17 @@ def evaluate_generators(
             found = metrics.confusion(answers, jnp.asarray(labels[places]), jnp.arange(size) < count)
             seen = jax.tree.map(np.add, seen, found)
             deviations.add(pixels[:count, region], places[:count])
-            for name, moments in read.items():
-                moments.add(np.asarray(embedders[name](images))[:count])
+            for embedder, moments in read.items():
+                moments.add(np.asarray(embedders[embedder](images))[:count])
+            if watch and name != "data":
+                watch(name, images, places, count)
         return _accuracies(known, seen, labels), deviations.total, read
 
     def real(faces: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         for places, count in batches(np.arange(len(faces)), size):
             yield source.images(faces[places]), places, count
 
-    accuracies, spread, ours = look(real(indices))
+    accuracies, spread, ours = look("data", real(indices))
     left: dict[str, float | None] = dict.fromkeys(embedders)
     if others is not None and min(len(others), len(indices)) > 1:
         for name, embed in embedders.items():
@@ -117,7 +122,7 @@ def evaluate_generators(
     rows = {"data": {**accuracies, "frechet": left, "variance_ratio": 1.0 if spread else None, "latent_r2": None}}
     key = jax.random.key(seed)
     for model, generator in generators.items():
-        accuracies, deviation, theirs = look(_drawn(model, generator, labels, jax.random.fold_in(key, 0), size))
+        accuracies, deviation, theirs = look(model, _drawn(model, generator, labels, jax.random.fold_in(key, 0), size))
         rows[model] = {
             **accuracies,
             "frechet": {

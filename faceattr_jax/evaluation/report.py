@@ -106,21 +106,21 @@ def markdown(
     parts = [
         "# Attribute editing",
         f"{evaluation['images']} faces, strength {strength:g}. "
-        f"Mean accuracy **{_show(summary['attribute_accuracy'])}**, "
-        f"worst {_show(summary['attribute_accuracy_worst'])} ({summary['attribute_accuracy_worst_which']}).",
+        f"Mean accuracy **{show(summary['attribute_accuracy'])}**, "
+        f"worst {show(summary['attribute_accuracy_worst'])} ({summary['attribute_accuracy_worst_which']}).",
         f"## Accuracy of single edits at strength {strength:g}",
         _accuracy_table(editors),
         "## What else the edits change",
-        _table(
+        table(
             ["", "untouched change", "untouched error", "mean abs. change", "PSNR", "SSIM"],
             [
                 [
                     name,
-                    _show(e["untouched_change"]),
-                    _show(e["untouched_error"]),
-                    _show(e["change"], 2),
-                    _show(e["reconstruction"]["psnr"], 2),
-                    _show(e["reconstruction"]["ssim"]),
+                    show(e["untouched_change"]),
+                    show(e["untouched_error"]),
+                    show(e["change"], 2),
+                    show(e["reconstruction"]["psnr"], 2),
+                    show(e["reconstruction"]["ssim"]),
                 ]
                 for name, e in editors.items()
             ],
@@ -131,11 +131,11 @@ def markdown(
     if "exemplar" in editors[names[0]]:
         parts += ["## By exemplar", _exemplar_table(editors), _EXEMPLAR]
     if "cyclic_psnr" in evaluation:
-        rows = [[name, *(_show(cells[d], 2) for d in DIRECTIONS)] for name, cells in evaluation["cyclic_psnr"].items()]
-        parts += ["## Inverted and inverted back: PSNR", _table(["attribute", *DIRECTIONS], rows), _CYCLES]
+        rows = [[name, *(show(cells[d], 2) for d in DIRECTIONS)] for name, cells in evaluation["cyclic_psnr"].items()]
+        parts += ["## Inverted and inverted back: PSNR", table(["attribute", *DIRECTIONS], rows), _CYCLES]
     if "mask" in evaluation:
-        rows = [[name.replace("_", " "), _show(value)] for name, value in evaluation["mask"].items()]
-        parts += ["## The mask against the drawn truth", _table(["", "mean over faces"], rows), _MASK]
+        rows = [[name.replace("_", " "), show(value)] for name, value in evaluation["mask"].items()]
+        parts += ["## The mask against the drawn truth", table(["", "mean over faces"], rows), _MASK]
     if "generation" in evaluation:
         parts += ["## New faces", *_generation_tables(evaluation["generation"]), _GENERATION]
     if "slider" in evaluation:
@@ -151,33 +151,33 @@ def markdown(
     if editors[names[0]]["multiple"]:
         parts += [
             "## Several attributes at once: all right (mean over them)",
-            _table(
+            table(
                 ["inverted", "faces", *names],
                 [
                     [" + ".join(rows[0]["attributes"]), str(rows[0]["faces"])]
-                    + [f"{_show(row['accuracy'])} ({_show(row['mean_accuracy'])})" for row in rows]
+                    + [f"{show(row['accuracy'])} ({show(row['mean_accuracy'])})" for row in rows]
                     for rows in zip(*(e["multiple"] for e in editors.values()), strict=True)
                 ],
             ),
         ]
     if curve:
         keys = [key for key in curve[0] if key != "strength"]
-        rows = [[f"{row['strength']:g}", *(_show(row[key]) for key in keys)] for row in curve]
-        parts += ["## By strength", _table(["strength", *(key.replace("_", " ") for key in keys)], rows)]
+        rows = [[f"{row['strength']:g}", *(show(row[key]) for key in keys)] for row in curve]
+        parts += ["## By strength", table(["strength", *(key.replace("_", " ") for key in keys)], rows)]
     judge = evaluation["judge"]
     measures = ("balanced_accuracy", "accuracy", "majority")
-    judged = [[a, *(_show(judge[m][a]) for m in measures)] for a in judge["accuracy"]]
-    mean = ["mean", _show(summary["judge_balanced_accuracy"]), "", ""]
+    judged = [[a, *(show(judge[m][a]) for m in measures)] for a in judge["accuracy"]]
+    mean = ["mean", show(summary["judge_balanced_accuracy"]), "", ""]
     fine_print = [*_PROTOCOL, *(f"{key}: {value}" for key, value in protocol.items())]
     fine_print += [f"judge {key}: {value}" for key, value in summary["judge"].items()]
     parts += [
         "## The judge on the unedited faces",
-        _table(["attribute", "balanced accuracy", "accuracy", "commoner class"], [*judged, mean]),
+        table(["attribute", "balanced accuracy", "accuracy", "commoner class"], [*judged, mean]),
         "## Protocol",
-        _bullets(fine_print),
+        bullets(fine_print),
     ]
     if evaluation["notes"]:
-        parts += ["## Notes", _bullets(evaluation["notes"])]
+        parts += ["## Notes", bullets(evaluation["notes"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,22 +190,22 @@ def _accuracy_table(editors: Mapping[str, Any]) -> str:
             for d in DIRECTIONS
             for cell in (
                 str(cells[d]["faces"]),
-                *(_show(editors[name]["single"][attribute][d]["accuracy"]) for name in names),
+                *(show(editors[name]["single"][attribute][d]["accuracy"]) for name in names),
             )
         ]
         for attribute, cells in first["single"].items()
     ]
-    mean = ["mean"] + [x for d in DIRECTIONS for x in ("", *(_show(editors[name][d]) for name in names))]
+    mean = ["mean"] + [x for d in DIRECTIONS for x in ("", *(show(editors[name][d]) for name in names))]
     header = ["attribute"] + [x for d in DIRECTIONS for x in (f"{d}: faces", *names)]
-    return _table(header, [*rows, mean])
+    return table(header, [*rows, mean])
 
 
 def _region_table(editors: Mapping[str, Any]) -> str:
     first = next(iter(editors.values()))
 
     def row(label: str, direction: str, faces: str, regions: Sequence[Mapping[str, Any]]) -> list[str]:
-        drifts = [_show(region["drift"], 2) for region in regions]
-        return [label, direction, faces, *(_show(r["ratio"]) for r in regions), _show(regions[0]["floor"]), *drifts]
+        drifts = [show(region["drift"], 2) for region in regions]
+        return [label, direction, faces, *(show(r["ratio"]) for r in regions), show(regions[0]["floor"]), *drifts]
 
     rows = []
     for attribute in first["single"]:
@@ -214,19 +214,19 @@ def _region_table(editors: Mapping[str, Any]) -> str:
             rows.append(row(attribute, direction, str(regions[0]["faces"]), regions))
     rows.append(row("mean", "", "", [e["region"] for e in editors.values()]))
     header = ["attribute", "direction", "faces", *(f"{name}: ratio" for name in editors), "floor"]
-    return _table([*header, *(f"{name}: drift" for name in editors)], rows)
+    return table([*header, *(f"{name}: drift" for name in editors)], rows)
 
 
 def _exemplar_table(editors: Mapping[str, Any]) -> str:
     found = {name: editor["exemplar"] for name, editor in editors.items()}
-    rows = [["drift ratio", "", *(_show(e["drift_ratio"]) for e in found.values()), "", ""]]
+    rows = [["drift ratio", "", *(show(e["drift_ratio"]) for e in found.values()), "", ""]]
     for attribute, readings in next(iter(found.values()))["style"].items():
         for reading, first in readings.items():
             each = [e["style"][attribute][reading] for e in found.values()]
-            cells = [f"{_show(c['correlation'])} [{_show(c['low'])}, {_show(c['high'])}]" for c in each]
-            rest = [_show(first["shuffled"]), _show(first["ceiling"])]
+            cells = [f"{show(c['correlation'])} [{show(c['low'])}, {show(c['high'])}]" for c in each]
+            rest = [show(first["shuffled"]), show(first["ceiling"])]
             rows.append([f"{attribute}: {reading}", str(first["faces"]), *cells, *rest])
-    return _table(["style", "faces", *found, "model, shuffled", "ceiling"], rows)
+    return table(["style", "faces", *found, "model, shuffled", "ceiling"], rows)
 
 
 def _generation_tables(generation: Mapping[str, Any]) -> list[str]:
@@ -236,17 +236,17 @@ def _generation_tables(generation: Mapping[str, Any]) -> list[str]:
     numbers = [
         [
             name,
-            _show(row["accuracy"]),
-            _show(row["balanced_accuracy"]),
-            *(_show(row["frechet"][e], 2) for e in embedders),
-            _show(row["variance_ratio"]),
-            _show(row["latent_r2"]),
+            show(row["accuracy"]),
+            show(row["balanced_accuracy"]),
+            *(show(row["frechet"][e], 2) for e in embedders),
+            show(row["variance_ratio"]),
+            show(row["latent_r2"]),
         ]
         for name, row in rows.items()
     ]
     each = [
-        [attribute, _show(cell["rate"])]
-        + [_show(row["attributes"][attribute][m]) for row in rows.values() for m in ("accuracy", "balanced_accuracy")]
+        [attribute, show(cell["rate"])]
+        + [show(row["attributes"][attribute][m]) for row in rows.values() for m in ("accuracy", "balanced_accuracy")]
         for attribute, cell in rows["data"]["attributes"].items()
     ]
     columns = [f"{name}: {m}" for name in rows for m in ("accuracy", "balanced")]
@@ -254,37 +254,40 @@ def _generation_tables(generation: Mapping[str, Any]) -> list[str]:
         f"{generation['images']} faces, {generation['same_labels']} of which share their labels with others; the face "
         f"region is {generation['region_share']:.0%} of the picture; {generation['probes']} faces for R2."
     )
-    return [_table(header, numbers), _table(["attribute", "rate", *columns], each), counted]
+    return [table(header, numbers), table(["attribute", "rate", *columns], each), counted]
 
 
 def _slider_table(sliders: Mapping[str, Any]) -> str:
     measures = list(next(iter(next(iter(sliders.values())).values())))
     rows = [
-        [attribute, *(_show(cells[attribute][measure]) for measure in measures for cells in sliders.values())]
+        [attribute, *(show(cells[attribute][measure]) for measure in measures for cells in sliders.values())]
         for attribute in next(iter(sliders.values()))
     ]
-    return _table(["attribute", *(f"{name}: {measure}" for measure in measures for name in sliders)], rows)
+    return table(["attribute", *(f"{name}: {measure}" for measure in measures for name in sliders)], rows)
 
 
 def _probe_table(models: Mapping[str, Any]) -> str:
     rows = [
-        [attribute, *(_show(row["attributes"][attribute]) for row in models.values())]
+        [attribute, *(show(row["attributes"][attribute]) for row in models.values())]
         for attribute in next(iter(models.values()))["attributes"]
     ]
-    means = ["mean", *(_show(row["balanced_accuracy"]) for row in models.values())]
-    return _table(["attribute", *models], [*rows, means])
+    means = ["mean", *(show(row["balanced_accuracy"]) for row in models.values())]
+    return table(["attribute", *models], [*rows, means])
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
+    """In Markdown."""
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _show(value: float | None, digits: int = 3) -> str:
+def show(value: float | None, digits: int = 3) -> str:
+    """A number for a person; "-" for what was not measured."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 

@@ -1,7 +1,6 @@
 """`faceattr evaluate`: a trained model on a split, by what it can do."""
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from faceattr_jax import config as configs
 from faceattr_jax import files, grids
-from faceattr_jax.data.source import Source, open_source
-from faceattr_jax.editor import Editor, hash_variables, load
+from faceattr_jax.data.source import Source
+from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import (
     cycles,
@@ -29,13 +27,13 @@ from faceattr_jax.evaluation import (
 )
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
+from faceattr_jax.evaluation.opening import Opened, open_judge, open_run
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import mean
 from faceattr_jax.methods.base import Variables
 from faceattr_jax.training.state import init_state
 
 GRID_FACES = 8
-PEOPLE_IMAGES = 4_000  # all pairs of which are compared
 PROBE_IMAGES = 4_000  # of the train split
 
 
@@ -53,38 +51,22 @@ def evaluate(
     """Evaluate a run and write the report into `out`; returns the flat summary that ``evaluation.json`` begins with.
 
     workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor. data: instead of the data
-    that the run was trained on. images: how many of the split, 0 for all (of a recogniser PEOPLE_IMAGES, of whole
-    people). curve: accuracy over strengths, too. Raises `UserError` where the pieces do not fit together.
+    that the run was trained on. images: how many of the split, 0 for all (of a recogniser opening.PEOPLE_IMAGES, of
+    whole people). curve: accuracy over strengths, too. Raises `UserError` where the pieces do not fit together.
     """
-    model = load(workdir)
-    source = open_source(data or model.config.data.path, size=model.size, crop=model.crop)
-    indices = source.table.indices(split)
-    if len(indices) == 0:
-        raise UserError(f"{data or model.config.data.path}: the {split} split is empty; give another --split.")
-    indices = editing.invertible(model.method, source, indices)
-    recognizes = "embed" in model.method.capabilities
-    if recognizes:
-        indices = identity.whole_people(source, indices, images or PEOPLE_IMAGES)
-    elif images:
-        indices = spread(indices, images)
-    protocol = {
-        "model": str(model.path),
-        "model config": _sha256(configs.to_json(model.config).encode()),
-        "data": f"{data or model.config.data.path}, {split} split, {len(indices)} images",
-        "crop": f"{model.crop} to {model.size} px",
-        "format": "8-bit RGB, no compression",
-    }
+    opened = open_run(workdir, data=data, split=split, images=images)
+    model, source, indices, protocol = opened.model, opened.source, opened.indices, opened.protocol
     if "edit" in model.method.capabilities:
-        return _evaluate_editor(model, judge, source, indices, out, strength, curve, protocol)
+        return _evaluate_editor(opened, judge, out, strength, curve)
     if "swap" in model.method.capabilities:
         if curve or strength != 1.0:
             raise UserError(
                 f"{model.path}: a model that swaps attributes has no strength; leave --strength and --curve."
             )
-        return _evaluate_exchanger(model, judge, source, indices, out, protocol)
+        return _evaluate_exchanger(opened, judge, out)
     if "restore" in model.method.capabilities:
         return _evaluate_restorer(model, source, indices, out, protocol)
-    evaluate_model = _evaluate_recognizer if recognizes else _evaluate_judge
+    evaluate_model = _evaluate_recognizer if "embed" in model.method.capabilities else _evaluate_judge
     return evaluate_model(model, source, indices, out, protocol)
 
 
@@ -127,17 +109,9 @@ def _evaluate_judge(
     return summary
 
 
-def _evaluate_editor(
-    model: Editor,
-    judge: str,
-    source: Source,
-    indices: np.ndarray,
-    out: Path,
-    strength: float,
-    curve: bool,
-    protocol: dict[str, str],
-) -> dict[str, Any]:
-    compiled_judge, about = _judge(model, judge)
+def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, curve: bool) -> dict[str, Any]:
+    model, source, indices = opened.model, opened.source, opened.indices
+    compiled_judge, about = open_judge(opened, judge)
     trained, untrained = _trained_and_untrained(model)
     editors: dict[str, EditorProtocol] = {
         "model": trained,
@@ -175,7 +149,7 @@ def _evaluate_editor(
         found["probe"] = probing.evaluate_latents(encoders, source, model.attributes, learned, indices)
         summary |= probing.summarize(found["probe"])
     rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
-    report.write_report(out, summary, found, protocol=protocol, curve=rows)
+    report.write_report(out, summary, found, protocol=opened.protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
@@ -185,10 +159,9 @@ def _evaluate_editor(
     return summary
 
 
-def _evaluate_exchanger(
-    model: Editor, judge: str, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
-) -> dict[str, Any]:
-    compiled_judge, about = _judge(model, judge)
+def _evaluate_exchanger(opened: Opened, judge: str, out: Path) -> dict[str, Any]:
+    model, source, indices = opened.model, opened.source, opened.indices
+    compiled_judge, about = open_judge(opened, judge)
     trained, untrained = _trained_and_untrained(model)
     editors: dict[str, Exchanger] = {
         "model": trained,
@@ -198,32 +171,12 @@ def _evaluate_exchanger(
     }
     found = exemplar.evaluate_exchangers(editors, compiled_judge, source, model.attributes, indices)
     summary = exemplar.summarize(found, about)
-    report.write_report(out, summary, found, protocol=protocol)
-    labels, rng = source.table.select(model.attributes), np.random.default_rng(0)
+    report.write_report(out, summary, found, protocol=opened.protocol)
     shown = spread(indices, GRID_FACES)
-    references = {
-        name: exemplar.opposites(labels[:, i], indices, shown, name, rng) for i, name in enumerate(model.attributes)
-    }
+    references = exemplar.dealt(source, model.attributes, indices, shown, np.random.default_rng(0))
     pictures, names = exemplar.swaps_grid(trained, source, shown, references)
     grids.save_grid(out / "grid.png", pictures, names)
     return summary
-
-
-def _judge(model: Editor, judge: str) -> tuple[Compiled, dict[str, str]]:
-    """The classifier in workdir `judge`, or the config's, and what identifies it."""
-    judge = judge or model.config.evaluation.judge
-    if not judge:
-        raise UserError(
-            "An editor is evaluated by a classifier that had no part in its training: give --judge=WORKDIR."
-        )
-    judging = load(judge)
-    if (judging.size, judging.crop) != (model.size, model.crop):
-        raise UserError(
-            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
-            f"crops of {model.size} px; train a judge that fits."
-        )
-    about = {"path": str(judging.path), "sha256": hash_variables(judging.variables)}
-    return Compiled(judging.method, judging.variables), about
 
 
 def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
@@ -233,7 +186,3 @@ def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
 
 def _untrained(model: Editor) -> Variables:
     return jax.jit(lambda: init_state(model.method, model.config.seed).inference_variables)()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -110,11 +110,7 @@ def swaps(config: ConfigDict, source: Source) -> Validator:
     """An editor by example, by eye alone: a grid of faces with each attribute exchanged for another face's."""
     indices = _some(config, source)
     shown = indices[:FACES]
-    labels = source.table.select(config.attributes)
-    rng = np.random.default_rng(0)
-    references = {
-        name: exemplar.opposites(labels[:, i], indices, shown, name, rng) for i, name in enumerate(config.attributes)
-    }
+    references = exemplar.dealt(source, config.attributes, indices, shown, np.random.default_rng(0))
     compiled = _compiled_once()
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -1,0 +1,164 @@
+"""One pass over a run's faces for all that a protocol's measures look at."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import editing, embedders, exemplar, generation, identity, metrics, restoration
+from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.embedders import Embedder
+from faceattr_jax.evaluation.opening import Opened, open_judge
+from faceattr_jax.evaluation.protocol import (
+    CYCLES,
+    DRAWN,
+    FACES,
+    NORMS,
+    PERSON,
+    PICTURES,
+    RESTORED,
+    STAND_IN,
+    VARIETY,
+    Found,
+)
+from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
+from faceattr_jax.evaluation.regions import spread
+from faceattr_jax.training import checkpoint
+
+CURVE_FACES, STRENGTHS = 256, (0.0, 0.5, 1.0, 1.5, 2.0)
+
+
+def look(
+    opened: Opened,
+    needs: frozenset[str],
+    *,
+    number: int = 0,
+    judge: str = "",
+    recognizer: str = "",
+    strength: float = 1.0,
+    curve: bool = False,
+) -> Found:
+    """Edit the run's faces once, and gather all that `needs` names; what cannot be had is in `missing`."""
+    model, source, indices = opened.model, opened.source, np.sort(opened.indices)
+    can = model.method.capabilities
+    readers: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    if "restore" in can:
+        compiled = restoration.Compiled(model.method)
+        readers[RESTORED] = restoration.evaluate(compiled, {"model": model.variables}, source, indices)
+        return Found(number, opened, None, readers, {}, {})
+    if not can & {"edit", "swap"}:
+        raise UserError(
+            f"{model.path}: a {model.config.method} model edits no faces; a protocol measures those that do."
+        )
+    if "edit" not in can and strength != 1.0:
+        raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
+    editor, known = Compiled(model.method, model.variables), model.attributes
+    judging, about = open_judge(opened, judge)
+    outputs = checkpoint.read_config(Path(about["path"])).loss.get("outputs", "logits")
+    about = {**about, "outputs": outputs}
+
+    def add(name: str, embedder: Embedder | str, make: Callable[[Embedder], Any]) -> None:
+        if isinstance(embedder, str):
+            missing[name] = embedder
+            return
+        try:
+            readers[name] = make(embedder)
+        except UserError as error:
+            missing[name] = str(error)
+
+    looks = needs & {PICTURES, VARIETY, DRAWN}
+    inception = embedders.pictures("inception") if looks else ""
+    stand_in = embedders.pictures("efficientnet_lite0") if looks and isinstance(inception, str) else ""
+    person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
+    people = None if source.table.identity is None else source.table.people(indices)[indices]
+    add(PERSON, person, lambda e: Likeness(e, known, source, indices, people=people))
+    if PICTURES in needs:
+        add(PICTURES, inception, lambda e: Distributions(e, known, kernel=True))
+        if isinstance(inception, str):
+            add(STAND_IN, stand_in, lambda e: Distributions(e, known, kernel=True))
+        add(FACES, person, lambda e: Distributions(e, known))
+    if VARIETY in needs:
+        add(VARIETY, inception, lambda e: Varieties(e, indices))
+    if NORMS in needs:
+        network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer)
+        add(NORMS, network, lambda e: Likeness(e, known, source, indices, norms=True))
+
+    watching = [reader for reader in readers.values() if callable(reader)]
+
+    def watch(seen: editing.Seen) -> None:
+        for reader in watching:
+            reader(seen)
+
+    if "edit" in can:
+        evaluation = editing.evaluate_editors(
+            {"model": editor}, judging, source, known, indices, strength=strength, region_faces=0, watch=watch
+        )
+        if CYCLES in needs:
+            readers[CYCLES] = editor
+    else:
+        evaluation = exemplar.evaluate_exchangers({"model": editor}, judging, source, known, indices, watch=watch)
+    if DRAWN in needs and "generate" in can:
+        looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]
+        readers[DRAWN] = _draw(editor, judging, opened, looking, readers.get(VARIETY))
+    elif DRAWN in needs:
+        missing[DRAWN] = f"a {model.config.method} model draws no new faces"
+    rows = _identity_curve(editor, judging, opened, readers) if curve and "edit" in can else ()
+    return Found(number, opened, evaluation, readers, missing, about, rows)
+
+
+def _draw(
+    editor: Compiled, judging: Any, opened: Opened, looking: Sequence[Embedder], varieties: Varieties | None
+) -> dict[str, Any]:
+    """What `evaluate_generators` finds, and by attribute the squared error (SL-GAN's) and how many faces."""
+    source, indices = opened.source, np.sort(opened.indices)
+    labels = source.table.select(editor.attributes)[indices]
+    columns = [judging.attributes.index(name) for name in editor.attributes]
+    errors = np.zeros(len(editor.attributes))
+
+    def watch(name: str, images: jax.Array, places: np.ndarray, count: int) -> None:
+        if name == "model":
+            said = 2 * judging.classify(images)[:, columns] - 1
+            errors[:] += np.asarray(metrics.attribute_error(said, jnp.asarray(labels[places])))[:count].sum(axis=0)
+            if varieties:
+                varieties.drawn(name, images, places, count)
+
+    embed = {embedder.name: embedder.embed for embedder in looking}
+    train = np.setdiff1d(source.table.indices("train"), indices)
+    found = generation.evaluate_generators(
+        {"model": editor}, judging, embed, source, indices, others=spread(train, len(indices)), watch=watch
+    )
+    return {**found, "attribute_error": dict(zip(editor.attributes, errors / len(indices), strict=True))}
+
+
+def _identity_curve(
+    editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, Any]
+) -> list[dict[str, float]]:
+    """Accuracy, and where a face network is there also the same-person rate, over strengths."""
+    indices = np.sort(spread(opened.indices, CURVE_FACES))
+    right, apart = [], []
+    person = readers.get(PERSON)
+    rows: list[dict[str, float]] = []
+    for strength in STRENGTHS:
+        likeness = Likeness(person.embedder, editor.attributes, opened.source, indices) if person else None
+        found = editing.evaluate_editors(
+            {"model": editor}, judging, opened.source, editor.attributes, indices,
+            strength=strength, combinations=(), region_faces=0, watch=likeness,
+        )["editors"]["model"]  # fmt: skip
+        rows.append(
+            {"strength": strength, "accuracy": found["accuracy"], "untouched_change": found["untouched_change"]}
+        )
+        if likeness:
+            right.append(np.concatenate(list(likeness["right"].values())))
+            apart.append(np.concatenate(list(likeness["distances"].values())))
+    limit = embedders.OWN_THRESHOLDS.get(person.embedder.name) if person else None
+    if limit is not None:
+        for row, more in zip(
+            rows, identity.identity_curve(STRENGTHS, np.stack(right), np.stack(apart), limit), strict=True
+        ):
+            row |= {name: more[name] for name in ("same_person", "distance")}
+    return rows

@@ -1,0 +1,404 @@
+"""The measures that protocols choose from (`protocol.Measure`); what they are is in each one's fine print."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import cycles, embedders, features
+from faceattr_jax.evaluation.protocol import (
+    CYCLES,
+    DRAWN,
+    FACES,
+    NORMS,
+    PERSON,
+    PICTURES,
+    RESTORED,
+    STAND_IN,
+    VARIETY,
+    Found,
+    Measure,
+    Row,
+)
+from faceattr_jax.evaluation.readers import Distributions, Rows
+from faceattr_jax.evaluation.tally import DIRECTIONS
+
+Numbers = Mapping[str, Mapping[str, float]]
+Take = Callable[[Sequence[Found]], Iterable[Row]]
+
+CYCLE_FACES = 2_000
+
+
+def each(take: Callable[[Found], Iterable[Row]]) -> Take:
+    """Rows of every run that edits, on its own."""
+    return lambda founds: [
+        dataclasses.replace(row, run=found.number) for found in founds if found.evaluation for row in take(found)
+    ]
+
+
+def attempt(which: str, images: int, note: str, measure: Callable[..., float], *arguments: Any) -> Row:
+    """A row, or why there is no number: too few pictures, and how many it takes."""
+    try:
+        return Row(which, measure(*arguments), images, note=note)
+    except UserError as error:
+        return Row(which, None, images, note=str(error))
+
+
+def request(attribute: str, direction: str) -> str:
+    """A cell as users write it: Eyeglasses=1."""
+    return f"{attribute}={1 - DIRECTIONS.index(direction)}"
+
+
+# The judge's.
+
+
+def judge_accuracy(published: Numbers | None = None) -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        assert found.evaluation
+        for measure, name in (("accuracy", "mean"), ("balanced_accuracy", "mean, balanced")):
+            values = [v for v in found.evaluation["judge"][measure].values() if v is not None]
+            if values:
+                yield Row(name, float(np.mean(values)), found.evaluation["images"])
+
+    how = "How often the judge is right about the unedited faces: mean over the run's attributes."
+    return Measure("Accuracy of the judge", how, each(take), published or {})
+
+
+def accuracy(published: Numbers | None = None) -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        for name, cells in found.model["single"].items():
+            faces = sum(cell["faces"] for cell in cells.values())
+            right = sum(cell["faces"] * (cell["accuracy"] or 0) for cell in cells.values())
+            if faces:
+                yield Row(name, right / faces, faces)
+        yield Row("mean", found.model["by_image"], found.opened.indices.size)
+        yield Row("mean, balanced", found.model["accuracy"], found.opened.indices.size)
+
+    how = (
+        "Every face is inverted on one attribute; the judge finds the wanted value. Faces weigh alike within an "
+        "attribute and attributes alike in the mean; balanced: adding and removing weigh alike, too."
+    )
+    return Measure("Attribute accuracy", how, each(take), published or {}, chart="bars")
+
+
+def directed_accuracy(published: Numbers | None = None) -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        for name, direction in found.cells:
+            cell = found.model["single"][name][direction]
+            yield Row(request(name, direction), cell["accuracy"], cell["faces"])
+
+    how = "Faces without the wanted value are given it; the judge finds it."
+    return Measure("Attribute accuracy by task", how, each(take), published or {}, chart="bars")
+
+
+def untouched() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        images = found.opened.indices.size
+        for name, key in (("change", "untouched_change"), ("error", "untouched_error")):
+            if found.model[key] is None:
+                yield Row(name, None, images, note="every edit touches all of the run's attributes")
+            else:
+                yield Row(name, found.model[key], images)
+
+    how = (
+        "Share of pairs of a single edit and an attribute that it leaves alone which the judge sees differently than "
+        "on the input (change), or than the input's label says (error; STGAN's Err)."
+    )
+    return Measure("Untouched attributes", how, each(take))
+
+
+def together() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        for row in found.model["multiple"]:
+            yield Row(" + ".join(row["attributes"]), row["accuracy"], row["faces"])
+
+    return Measure("Several attributes at once", "Inverted together, and all found by the judge.", each(take))
+
+
+def reconstruction() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        for name in ("psnr", "ssim"):
+            value = found.model["reconstruction"][name]
+            note = "the model returns the face itself" if value is None else ""
+            yield Row(name.upper(), value, found.opened.indices.size, note=note)
+
+    how = (
+        "Faces decoded with their own labels, 8 bits, RGB, no compression (a JPEG round trip costs over 2 dB); SSIM "
+        "with an 11x11 Gaussian of sigma 1.5. Means over faces."
+    )
+    return Measure("Reconstruction", how, each(take))
+
+
+# Face networks.
+
+
+def _attribute_rows(found: Found, reader: str, measure: str, reduce: Callable[[np.ndarray], float]) -> Iterator[Row]:
+    cells = found.readers[reader][measure]
+    pooled = {name: np.concatenate([cells[name, d] for d in DIRECTIONS]) for name in found.model["single"]}
+    for name, values in pooled.items():
+        if len(values):
+            yield Row(name, reduce(values), len(values), note=found.readers[reader].embedder.about)
+    means = [reduce(values) for values in pooled.values() if len(values)]
+    if len(means) > 1:
+        yield Row("mean", float(np.mean(means)), sum(map(len, pooled.values())))
+
+
+def same_person() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        limit, said = _own_threshold(found)
+        for row in _attribute_rows(found, PERSON, "distances", lambda apart: float(np.mean(apart <= limit))):
+            yield dataclasses.replace(row, note=f"{row.note}, threshold {said}" if row.note else "")
+
+    how = (
+        "Share of single edits that a face network takes for the person of their source, which it sees at the same "
+        "size: Euclidean distance up to the network's own threshold."
+    )
+    return Measure("Same person", how, each(take), needs=(PERSON,), chart="bars")
+
+
+def _own_threshold(found: Found) -> tuple[float, str]:
+    embedder = found.readers[PERSON].embedder
+    limit = embedders.OWN_THRESHOLDS.get(embedder.name)
+    if limit is not None:
+        return limit, f"{limit:g} (its author's)"
+    return embedders.threshold(embedder, found.opened.source, found.opened.split)
+
+
+def verification(published: Numbers | None = None) -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        likeness = found.readers[PERSON]
+        limit, said = embedders.threshold(likeness.embedder, found.opened.source, found.opened.split)
+        for name, direction in found.cells:
+            apart = likeness["distances"][name, direction]
+            note = f"{likeness.embedder.about}, threshold {said}"
+            yield Row(request(name, direction), float(np.mean(apart <= limit)), len(apart), note=note)
+
+    how = (
+        "Share of edits verified as their source's person. The paper takes OpenFace, squared distances below .99; "
+        "here the threshold of another network is fixed on pairs of other people."
+    )
+    return Measure("Face verification", how, each(take), published or {}, needs=(PERSON,))
+
+
+def rank1(published: Numbers | None = None) -> tuple[Measure, Measure]:
+    """By image and by identity."""
+
+    def measure(title: str, key: str, how: str, numbers: Numbers) -> Measure:
+        def take(found: Found) -> Iterator[Row]:
+            yield from _attribute_rows(found, PERSON, key, lambda hits: float(np.mean(hits)))
+
+        def able(founds: Sequence[Found]) -> Iterable[Row]:
+            rows = each(take)(founds)
+            if not rows:
+                raise UserError("it takes data that say who is on a picture, as CelebA's identity_CelebA.txt does")
+            return rows
+
+        return Measure(title, how, able, numbers, needs=(PERSON,), chart="bars")
+
+    gallery = "The gallery is the measured faces, the probes are single edits of them; the nearest picture is "
+    return (
+        measure("Rank-1 by image", "by_image", gallery + "the edit's own source.", {}),
+        measure("Rank-1 by identity", "by_person", gallery + "of the same person.", published or {}),
+    )
+
+
+def dfn(published: Numbers | None = None) -> tuple[Measure, Measure]:
+    """Mean and interquartile range."""
+    how = (
+        "|phi(G(x))| / |phi(x)|, phi a recogniser trained with softmax, not scaled to unit length (the paper names "
+        "none); 1 for an unedited face."
+    )
+
+    def measure(title: str, key: str, numbers: Numbers, chart: str = "") -> Measure:
+        def take(found: Found) -> Iterator[Row]:
+            yield from _attribute_rows(found, NORMS, "norms", lambda ratios: features.dfn(ratios)[key])
+
+        return Measure(title, how, each(take), numbers, needs=(NORMS,), chart=chart)
+
+    return measure("DFN, mean", "mean", published or {}, "boxes"), measure("DFN, interquartile range", "iqr", {})
+
+
+# Distances between sets of pictures.
+
+# Reader -> what its Frechet and kernel distances are called.
+_TITLES = {
+    PICTURES: ("FID", "KID"),
+    STAND_IN: ("Frechet distance by EfficientNet-lite0", "kernel distance by EfficientNet-lite0"),
+    FACES: ("Frechet distance by a face network", ""),
+}
+Sets = Callable[[Found, Distributions], Iterable[tuple[str, Rows, Rows]]]
+
+
+def originals(found: Found, read: Distributions) -> Iterator[tuple[str, Rows, Rows]]:
+    """(attribute, all faces, all of their edits), both directions together."""
+    for name in found.model["single"]:
+        real, edited = Rows(True), Rows(True)
+        for direction in DIRECTIONS:
+            real, edited = real + read.faces[name, direction], edited + read.edits[name, direction]
+        yield name, real, edited
+
+
+def targets(found: Found, read: Distributions) -> Iterator[tuple[str, Rows, Rows]]:
+    """(Attribute=value, faces that have that value, edits that got it)."""
+    for name, direction in found.cells:
+        other = DIRECTIONS[1 - DIRECTIONS.index(direction)]
+        yield request(name, direction), read.faces[name, other], read.edits[name, direction]
+
+
+def distances(sets: Sets, how: str, published: Numbers | None = None, *, components: int = 0) -> tuple[Measure, ...]:
+    """Frechet distances by every network that there is, and kernel distances by those of whole pictures.
+
+    components: principal components to reduce the canonical 2048 features to, 0 for none.
+    """
+
+    def frechet(reader: str) -> Take:
+        def one(real: Rows, edited: Rows) -> float:
+            a, b = real.moments, edited.moments
+            if components and reader != FACES:
+                return features.frechet_pca(a, b, components)
+            if min(a.count, b.count) > 1:
+                features.require("a Frechet distance of so many features", len(a.mean), a, b)
+            return features.frechet(a, b)
+
+        def take(found: Found) -> Iterator[Row]:
+            read = found.readers[reader]
+            for which, real, edited in sets(found, read):
+                count = min(real.moments.count, edited.moments.count)
+                yield attempt(which, count, read.embedder.about, one, real, edited)
+
+        return each(take)
+
+    def kernel(reader: str) -> Take:
+        def take(found: Found) -> Iterator[Row]:
+            read = found.readers[reader]
+            for which, real, edited in sets(found, read):
+                count = min(len(real.kept), len(edited.kept))
+                yield attempt(
+                    which, count, read.embedder.about, lambda a, b: features.kid(a, b)[0], real.kept, edited.kept
+                )
+
+        return each(take)
+
+    reduced = f" after PCA to {components}" if components else ""
+    found = []
+    for reader, (name, kernel_name) in _TITLES.items():
+        # The paper's are distances of Inception's features: beside any other network's they would mislead.
+        numbers = published or {} if reader == PICTURES else {}
+        title = name + (reduced if reader != FACES else "")
+        not_fid = "" if reader == PICTURES else " Not FID: compare it with itself alone."
+        found.append(Measure(title, how + not_fid, frechet(reader), numbers, needs=(reader,), digits=2))
+        if kernel_name:
+            found.append(Measure(kernel_name, how + not_fid, kernel(reader), needs=(reader,), digits=4))
+    return tuple(found)
+
+
+# There and back; restoration.
+
+
+def cyclic(published: Numbers | None = None) -> Measure:
+    def take(founds: Sequence[Found]) -> Iterator[Row]:
+        able = [found for found in founds if found.evaluation]
+        pairs = [(f, f) for f in able if not f.opened.model.method.towards]
+        for there in able:
+            towards = there.opened.model.method.towards
+            back = {name: 1 - value for name, value in towards.items()}
+            pairs += [(there, other) for other in able if towards and other.opened.model.method.towards == back]
+        if not pairs:
+            raise UserError("it takes two runs that give one attribute opposite values, such as a mouth's")
+        for there, back_again in pairs:
+            opened = there.opened
+            psnr = cycles.cyclic_psnr(
+                there.readers[CYCLES], opened.source, opened.model.attributes, opened.indices,
+                faces=CYCLE_FACES, back=back_again.readers[CYCLES],
+            )  # fmt: skip
+            for name, direction in there.cells:
+                value = psnr[name][direction]
+                note = "" if value is not None else "a face came back unchanged, so the mean is infinite"
+                yield Row(request(name, direction), value, there.faces((name, direction)), there.number, note)
+
+    how = (
+        "dB against the input of a face that was inverted and inverted back, the first edit saved with 8 bits in "
+        "between; named after the first."
+    )
+    return Measure("Cyclic PSNR", how, take, published or {}, needs=(CYCLES,), digits=2)
+
+
+def restored(published: Mapping[str, Numbers]) -> tuple[Measure, ...]:
+    """PSNR and SSIM of restored faces, over RGB and over brightness. published: of "psnr" and "ssim"."""
+
+    def measure(key: str, title: str, digits: int) -> Measure:
+        def take(founds: Sequence[Found]) -> Iterator[Row]:
+            for found in founds:
+                config = found.opened.model.config
+                for row, which in (("degraded", "input"), ("model", config.get("task", config.method))):
+                    value = found.readers[RESTORED][row][key]
+                    yield Row(which, value, found.opened.indices.size, found.number)
+
+        how = "Of restored faces against the faces themselves, over RGB or brightness (Y), 8 bits; input: bicubic."
+        return Measure(title, how, take, published.get(key, {}), needs=(RESTORED,), digits=digits)
+
+    titles = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR of Y", "ssim_y": "SSIM of Y"}
+    return tuple(measure(key, f"Restoration, {title}", 2 + key.startswith("ssim")) for key, title in titles.items())
+
+
+# New faces.
+
+
+def generated() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        drawn = found.readers[DRAWN]
+        row = drawn["generators"]["model"]
+        for name in ("accuracy", "balanced_accuracy", "variance_ratio"):
+            yield Row(name.replace("_", " "), row[name], drawn["images"])
+        for embedder, distance in row["frechet"].items():
+            title = "FID" if embedder == "inception" else f"Frechet distance by {embedder}"
+            yield Row(title, distance, drawn["images"], note=f"as many other real faces: {_plain(drawn, embedder)}")
+
+    how = (
+        "Every face lends its labels to a new one, z from the prior. Accuracy: the judge finds them. Frechet "
+        "distances to the faces; of fewer faces than features they are too large and compare at equal numbers alone."
+    )
+    return Measure("New faces", how, each(take), needs=(DRAWN,))
+
+
+def _plain(drawn: Mapping[str, Any], embedder: str) -> str:
+    left = drawn["generators"]["data"]["frechet"][embedder]
+    return "-" if left is None else f"{left:.2f}"
+
+
+def attribute_error(published: Numbers | None = None) -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        errors, images = found.readers[DRAWN]["attribute_error"], found.readers[DRAWN]["images"]
+        note = {
+            "signs": "the judge answers with -1 to 1 itself, clipped",
+            "logits": "a judge of probabilities p stands in for one regressed to -1 and 1, as 2 p - 1",
+        }[found.judge["outputs"]]
+        for name, value in errors.items():
+            yield Row(name, value, images, note=note)
+        yield Row("mean", float(np.mean(list(errors.values()))), images)
+
+    how = "Mean squared difference between what the judge says of new faces and the attributes asked for, both -1 to 1."
+    return Measure("Attribute error", how, each(take), published or {}, needs=(DRAWN,), chart="bars")
+
+
+def variety() -> Measure:
+    def take(found: Found) -> Iterator[Row]:
+        reader = found.readers[VARIETY]
+        for name, score in (("generated", reader.generated), ("reconstructed", reader.reconstructed)):
+            yield Row(name, score.score()[0], score.images, note=reader.embedder.about)
+
+    how = (
+        "exp of the mean KL divergence of Inception's classes, over 10 parts; new faces, and reconstructions of faces."
+    )
+    return Measure("Inception Score", how, each(take), needs=(VARIETY, DRAWN), digits=2)
+
+
+def elsewhere(title: str, how: str, published: Numbers, reason: str, digits: int = 3) -> Measure:
+    """Of the paper alone: another command, or people, measure it."""
+
+    def take(founds: Sequence[Found]) -> Iterable[Row]:
+        raise UserError(reason)
+
+    return Measure(title, how, take, published, digits=digits)

@@ -1,0 +1,113 @@
+"""What an evaluation starts from: a run, the faces that it is measured on, and the judge."""
+
+import dataclasses
+import hashlib
+
+import jax
+import numpy as np
+
+from faceattr_jax import config as configs
+from faceattr_jax.data.source import Source, open_source
+from faceattr_jax.editor import Editor, hash_variables, load
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import editing, identity
+from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.regions import spread
+
+PEOPLE_IMAGES = 4_000  # all pairs of which are compared
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """A run and the faces at `indices` of `source`, which it can do something with. data, split: where they are
+    from."""
+
+    model: Editor
+    source: Source
+    indices: np.ndarray
+    data: str
+    split: str
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What makes numbers of these faces comparable, in words."""
+        return {
+            "model": str(self.model.path),
+            "model config": hashlib.sha256(configs.to_json(self.model.config).encode()).hexdigest(),
+            "data": f"{self.data}, {self.split} split, {len(self.indices)} images",
+            "crop": f"{self.model.crop} to {self.model.size} px",
+            "format": "8-bit RGB, no compression",
+        }
+
+
+def open_run(
+    workdir: object, *, data: str = "", split: str = "test", images: int = 0, balanced: bool = False
+) -> Opened:
+    """A run, or one checkpoint, and `images` faces of the split (0: all), spread over those that it can invert.
+
+    Of a recogniser they are about PEOPLE_IMAGES, of whole people. balanced: of a run with one attribute that it gives
+    and takes, half of them with it and half without, as far as there are so many. Raises UserError where there are
+    none.
+    """
+    model = load(str(workdir))
+    data = data or model.config.data.path
+    source = open_source(data, size=model.size, crop=model.crop)
+    indices = source.table.indices(split)
+    if len(indices) == 0:
+        raise UserError(f"{data}: the {split} split is empty; give another --split.")
+    indices = editing.invertible(model.method, source, indices)
+    if "embed" in model.method.capabilities:
+        indices = identity.whole_people(source, indices, images or PEOPLE_IMAGES)
+    elif images and balanced and len(model.attributes) == 1 and not model.method.towards:
+        labels = source.table.select(model.attributes)[indices, 0]
+        halves = [spread(half, images // 2) for value in (0, 1) if len(half := indices[labels == value])]
+        indices = np.sort(np.concatenate(halves))
+    elif images:
+        indices = spread(indices, images)
+    return Opened(model, source, indices, data, split)
+
+
+class Resized:
+    """A judge that is shown pictures of another size at its own, smoothed where that is smaller."""
+
+    def __init__(self, judge: Compiled, size: int) -> None:
+        self.attributes, self.embeds = judge.attributes, judge.embeds
+        self._judge, self._size = judge, size
+
+    def classify(self, images: jax.Array) -> jax.Array:
+        return self._judge.classify(self._shown(images))
+
+    def features(self, images: jax.Array) -> jax.Array:
+        return self._judge.features(self._shown(images))
+
+    def _shown(self, images: jax.Array) -> jax.Array:
+        return jax.image.resize(images, (images.shape[0], self._size, self._size, 3), "linear", antialias=True)
+
+
+def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tuple[Compiled | Resized, dict[str, str]]:
+    """The classifier in workdir `judge`, or that of the run's config, and what identifies it.
+
+    resize: show it pictures of another size than its own, at its own, which "resized" then says; drawn faces, which no
+    preset crops, may differ in that, too. Raises UserError where there is none, or it does not fit.
+    """
+    model = opened.model
+    judge = judge or model.config.evaluation.judge
+    if not judge:
+        raise UserError(
+            "An editor is evaluated by a classifier that had no part in its training: give --judge=WORKDIR."
+        )
+    judging = load(judge)
+    if "classify" not in judging.method.capabilities:
+        raise UserError(f"{judge}: a {judging.config.method} model reads no attributes; give a classifier's workdir.")
+    drawn = hasattr(opened.source, "counterfactual")
+    same_size, same_crop = judging.size == model.size, judging.crop == model.crop
+    if not (same_crop or (resize and drawn)) or not (same_size or resize):
+        raise UserError(
+            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
+            f"crops of {model.size} px; train a judge that fits."
+        )
+    about = {"path": str(judging.path), "sha256": hash_variables(judging.variables)}
+    compiled = Compiled(judging.method, judging.variables)
+    if same_size:
+        return compiled, about
+    return Resized(compiled, judging.size), {**about, "resized": f"from {model.size} px to {judging.size}, antialiased"}

@@ -1,0 +1,267 @@
+"""Protocols: the papers' numbers, what is measured against loops by hand, and what is skipped with a sentence."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceattr_jax.data.images import to_float, to_uint8
+from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation import editing, embedders, features, gathering, identity, opening, papers, protocol
+from faceattr_jax.evaluation.editors import CopyingEditor
+from faceattr_jax.evaluation.embedders import Embedder
+from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
+from tests import runs
+
+PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
+# Fewer dimensions than faces, and sums of pixels that are not of unit length.
+SIDE = 2
+
+
+def small(images):
+    return jax.image.resize(images, (len(images), SIDE, SIDE, 3), "linear").reshape(len(images), -1) + 3.0
+
+
+@pytest.fixture
+def network():
+    def classify(images):
+        return jax.nn.softmax(20 * small(images)[:, :4])
+
+    return Embedder("lens", "0" * 64, f"resized to {SIDE} px", small, classify)
+
+
+# The papers' numbers.
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_published_numbers_are_in_the_papers_text(name):
+    text = PAPERS / f"{name}.txt"
+    if not text.is_file():
+        pytest.skip(f"no text of the paper at {text}")
+    found = {float(number) for number in re.findall(r"\d*\.\d+", text.read_text())}
+    published = [
+        value
+        for measure in protocol.find(name).measures
+        for numbers in measure.published.values()
+        for value in numbers.values()
+    ]
+    assert len(published) == {"attgan": 3, "attribute_inverse": 20, "diat": 15, "elegant": 50, "slgan": 12}[name]
+    for value in published:
+        assert {value, round(100 * value, 2)} & found, value
+
+
+def test_tables_have_the_papers_rows_under_the_right_heads():
+    def published(name, title):
+        return next(m.published for m in protocol.find(name).measures if m.title == title)
+
+    fid = published("elegant", "FID")
+    assert (fid["ELEGANT"]["Bangs=1"], fid["ELEGANT"]["Male=0"], fid["StarGAN"]["Male=0"]) == (30.71, 56.80, 206.21)
+    assert published("attribute_inverse", "FID after PCA to 1024")["CycleGAN"]["Young"] == 38.1
+    assert published("attribute_inverse", "DFN, mean")["paper"]["Eyeglasses"] == 0.94
+    assert published("diat", "Attribute accuracy by task")["DIAT"]["Eyeglasses=0"] == 0.763
+    assert published("diat", "Face verification")["DIAT"]["Mouth_Slightly_Open=0"] == 0.903
+    assert published("slgan", "User study")["icGAN"]["guess"] == 0.654
+
+
+def test_steps_are_configs_that_ship():
+    from faceattr_jax import config as configs
+
+    for name in protocol.names():
+        found = protocol.find(name)
+        for step in found.steps:
+            configs.load(step.config, step.overrides)
+        assert all(map(configs.load, found.configs))
+
+
+# What readers gather, against loops.
+
+
+def every(source, indices, model, name, value):
+    """Inputs and edits as saved of faces whose label is `value`, one by one."""
+    labels = source.table.select(source.table.attributes)
+    chosen = [i for i in indices if labels[i, source.table.attributes.index(name)] == value]
+    images = to_float(jnp.asarray(source.images(np.array(chosen))))
+    own = jnp.asarray(labels[chosen])
+    target = own.at[:, source.table.attributes.index(name)].set(1 - value)
+    return images, to_float(to_uint8(model.edit(images, own, target, 1.0)))
+
+
+@pytest.mark.parametrize("batch_size", [5, 24])
+def test_readers_against_loops(fake, network, batch_size):
+    source = fake.Drawn()
+    source.table.identity = np.arange(24) // 2
+    indices = np.arange(1, 24)
+    model, name = fake.Perfect(source), "Eyeglasses"
+    sets = Distributions(network, fake.NAMES, kernel=True)
+    people = source.table.identity[indices]
+    like = Likeness(network, fake.NAMES, source, indices, people=people, norms=True)
+    varieties = Varieties(network, indices)
+
+    def watch(seen):
+        for reader in (sets, like, varieties):
+            reader(seen)
+
+    editing.evaluate_editors(
+        {"model": model, "copy": CopyingEditor(fake.NAMES)}, fake.Judge(errs=[3], wrong=name), source, fake.NAMES,
+        indices, batch_size=batch_size, region_faces=0, watch=watch,
+    )  # fmt: skip
+    gallery = np.asarray(small(to_float(jnp.asarray(source.images(indices)))), np.float64)
+    for value, direction in enumerate(("adding", "removing")):
+        images, edits = every(source, indices, model, name, value)
+        a, b = np.asarray(small(images), np.float64), np.asarray(small(edits), np.float64)
+        cell = (name, direction)
+        np.testing.assert_allclose(sets.faces[cell].moments.mean, a.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(sets.edits[cell].moments.covariance, np.cov(b.T), atol=1e-6)
+        assert sets.edits[cell].kept.shape == b.shape
+        np.testing.assert_allclose(like["distances"][cell], np.linalg.norm(a - b, axis=1), rtol=1e-5)
+        np.testing.assert_allclose(
+            like["norms"][cell], np.linalg.norm(b, axis=1) / np.linalg.norm(a, axis=1), rtol=1e-6
+        )
+        nearest = [np.argmin(np.linalg.norm(gallery - row, axis=1)) for row in b]
+        own = [np.argmin(np.linalg.norm(gallery - row, axis=1)) for row in a]
+        np.testing.assert_array_equal(like["by_image"][cell], np.equal(nearest, own))
+        np.testing.assert_array_equal(like["by_person"][cell], people[nearest] == people[own])
+        labels = source.table.labels[indices, 2]
+        right = np.isin(indices[labels == value], [3], invert=True)
+        np.testing.assert_array_equal(like["right"][cell], right)
+    rebuilt = to_float(jnp.asarray(source.images(indices)))
+    whole = features.InceptionScore(len(indices))
+    whole.add(network.classify(rebuilt), np.arange(len(indices)))
+    assert varieties.reconstructed.score() == pytest.approx(whole.score(), rel=1e-6)
+
+
+def test_an_unedited_face_is_its_own_source(fake, network):
+    source, indices = fake.Source(), np.arange(20)
+    like = Likeness(network, fake.NAMES, source, indices, people=np.arange(20), norms=True)
+    copy = {"model": CopyingEditor(fake.NAMES)}
+    editing.evaluate_editors(copy, fake.Judge(), source, fake.NAMES, indices, batch_size=8, watch=like)
+    for cell, ratios in like["norms"].items():
+        assert np.all(ratios == 1)
+        assert np.all(like["distances"][cell] == 0)
+        assert like["by_image"][cell].all()
+        assert not like["right"][cell].any()
+
+
+def test_the_threshold_is_that_of_other_people(fake, network, monkeypatch):
+    source = fake.Source(count=24)
+    people = np.arange(24) // 3
+    valid = np.arange(12)
+    source.table.identity = people
+    source.table.indices = {"valid": valid, "train": valid + 12}.__getitem__
+    source.table.people = lambda indices: np.where(np.isin(np.arange(24), indices), people, -1)
+    limit, said = embedders.threshold(network, source, "test")
+    same, other = identity.draw_pairs(people[valid], 12)
+    vectors = identity.embeddings(network.embed, source, valid)
+    expected = identity.best_threshold(identity.pair_distances(vectors, same), identity.pair_distances(vectors, other))
+    assert limit == expected
+    assert "12 pairs of one person and as many of two from the valid split" in said
+    assert "train split" in embedders.threshold(network, source, "valid")[1]
+
+
+# Protocols end to end, on models that were never trained.
+
+
+def tables(markdown):
+    """Heading -> rows of cells, header first."""
+    found = {}
+    for part in re.split(r"^## ", markdown, flags=re.MULTILINE)[1:]:
+        lines = [line for line in part.splitlines() if line.startswith("| ")]
+        found[part.splitlines()[0]] = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+    return found
+
+
+def measured(monkeypatch, faces, tmp_path, name, configs, network, **settings):
+    """evaluation.json, and its Markdown's tables, of fresh runs of `configs`; the judge is a fresh one, too."""
+    held = {str(i): runs.fresh(config, f"runs/fresh/{i}") for i, config in enumerate(configs)}
+    judge = runs.fresh(runs.classifier(faces), "runs/judge/6")
+    monkeypatch.setattr(opening, "load", lambda path: held.get(str(path), judge))
+    monkeypatch.setattr(gathering.checkpoint, "read_config", lambda path: judge.config)
+    if network:
+        monkeypatch.setattr(embedders, "faces", lambda crop, *names, recognizer="": network)
+        monkeypatch.setattr(embedders, "pictures", lambda which: network if which != "inception" else "no inception")
+    papers.evaluate(name, list(held), tmp_path, judge="judge", **settings)
+    tree = json.loads((tmp_path / "evaluation.json").read_text())
+    text = (tmp_path / "evaluation.md").read_text()
+    html = (tmp_path / "evaluation.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', html), "nothing is loaded"
+    found = tables(text)
+    for measure in tree["measures"]:
+        if measure["skipped"]:
+            assert f"Skipped: {measure['skipped']}." in text
+        if measure["rows"]:
+            header, _, *cells = found[measure["title"]]
+            for row, shown in zip(measure["rows"], cells, strict=True):
+                assert shown[0] == row["which"]
+                for value, cell in zip(
+                    (row["value"], *(row["published"].get(m) for m in measure["published_by"])),
+                    shown[header.index("ours") :],
+                    strict=True,
+                ):
+                    assert cell == "-" if value is None else float(cell) == pytest.approx(value, abs=0.006)
+    return tree, {measure["title"]: measure for measure in tree["measures"]}
+
+
+def test_attribute_inverse(monkeypatch, faces, tmp_path, network):
+    configs = [runs.attribute_inverse(faces)]
+    tree, found = measured(monkeypatch, faces, tmp_path, "attribute_inverse", configs, network, images=8)
+    assert found["FID after PCA to 1024"]["skipped"] == "no inception"
+    assert {row["which"]: row["published"]["paper"] for row in found["FID after PCA to 1024"]["rows"]}["Male"] == 21.1
+    stand_in = found["Frechet distance by EfficientNet-lite0 after PCA to 1024"]["rows"][0]
+    assert stand_in["value"] is None
+    assert "needs 1025 pictures" in stand_in["note"]
+    assert "needs 1000 pictures" in found["kernel distance by EfficientNet-lite0"]["rows"][0]["note"]
+    assert not stand_in["published"], "a stand-in is not put beside an FID"
+    row = found["DFN, mean"]["rows"][0]
+    assert (row["which"], row["published"]) == ("Eyeglasses", {"paper": 0.94, "CycleGAN": 0.83})
+    assert 0.5 < row["value"] < 2
+    assert found["Cyclic PSNR"]["rows"][0]["value"] > 0
+    reasons = tree["runs"][0]["not_comparable"]
+    assert "the data have 24 training faces, CelebA 162,770" in reasons
+    assert "model.width is 2, in the config of the paper's size 64" in reasons
+    assert "it was trained for 0 iterations, the paper's size takes 305,190" in reasons
+
+
+def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path, network):
+    give, take = (runs.diat(faces, value=value) for value in (1, 0))
+    narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2)}
+    unet = runs.changed("diat_hallucination:unet", narrow, faces, {})
+    tree, found = measured(monkeypatch, faces, tmp_path, "diat", [give, take, unet], network, images=6)
+    assert [row["which"] for row in found["Cyclic PSNR"]["rows"]] == [
+        "Eyeglasses=1",
+        "Eyeglasses=0",
+        "Mouth_Slightly_Open=1",
+    ]
+    assert [row["published"] for row in found["Cyclic PSNR"]["rows"]] == [{}, {}, {"DIAT": 33.27}]
+    assert found["Attribute accuracy by task"]["rows"][1]["published"] == {"DIAT": 0.763}
+    assert {row["which"]: row["published"] for row in found["Restoration, PSNR"]["rows"]}["unet"] == {"DIAT": 30.12}
+    assert "do not say who is on a picture" in found["Face verification"]["skipped"]
+    assert len(tree["runs"]) == 3
+
+
+def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
+    two = runs.ATTRIBUTES[:2]
+    _, found = measured(
+        monkeypatch, faces, tmp_path / "e", "elegant", [runs.elegant(faces, attributes=two)], network, images=12
+    )
+    assert [row["which"] for row in found["FID"]["rows"]][:2] == ["Bangs=1", "Bangs=0"]
+    assert found["Frechet distance by a face network"]["rows"][0]["images"] > 0
+    _, found = measured(
+        monkeypatch, faces, tmp_path / "s", "slgan", [runs.slgan(faces, attributes=two)], network, images=12
+    )
+    assert found["Inception Score"]["skipped"] == "no inception"
+    errors = found["Attribute error"]["rows"]
+    assert all(0 <= row["value"] <= 4 for row in errors)
+    assert "stands in" in errors[0]["note"]
+    assert found["User study"]["rows"][0]["published"] == {"SL-GAN": 4.37, "Attrib2img": 3.02, "icGAN": 4.10}
+
+
+def test_a_missing_network_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "the weights of 'inception' are not here" in embedders.pictures("inception")
+    assert embedders.faces("none", "recognizer") == "no --recognizer=WORKDIR was given"
+    with pytest.raises(UserError, match="there is no"):
+        embedders.faces("none", "recognizer", recognizer=str(tmp_path / "absent"))

@@ -1,0 +1,41 @@
+"""The plan of a paper's table: every command is one that `faceattr` takes, and its cost is the config's."""
+
+import json
+
+import pytest
+
+from faceattr_jax import cli, reproduce
+from faceattr_jax import config as configs
+from faceattr_jax.evaluation import protocol
+
+
+@pytest.mark.parametrize("paper", protocol.names())
+def test_every_command_is_understood(paper, tmp_path):
+    found = reproduce.commands(paper, "celeba", tmp_path)
+    assert list(found)[-1] == "evaluation"
+    for arguments in found.values():
+        _, rest = cli._parser().parse_known_args(arguments)
+        assert all(argument.startswith("--config.") for argument in rest)
+    models = [step.name for step in protocol.find(paper).steps if step.role == "model"]
+    evaluation = found["evaluation"]
+    assert [str(tmp_path / name) for name in models] == evaluation[2 : 2 + len(models)]
+    assert f"--judge={tmp_path / 'judge'}" in evaluation
+
+
+def test_a_dry_run_prints_steps_images_and_hours(tmp_path, capsys):
+    (tmp_path / "cost").mkdir()
+    measured = {"images_per_second": 1000.0, "devices": ["NVIDIA Z1"]}
+    (tmp_path / "cost" / "slgan.json").write_text(json.dumps(measured))
+    assert reproduce.main(["slgan", "celeba", str(tmp_path), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    config = configs.load("slgan_64")
+    # Three phases, one update each.
+    images = config.train.iterations * config.batch_size * 3
+    hours = images / 1000 / 3600
+    assert (
+        f"slgan: {config.train.iterations:,} iterations, {images:,} images, {hours:,.1f} hours (measured: 1,000" in text
+    )
+    assert "judge: 50,000 iterations, 3,200,000 images" in text
+    assert "hours (estimated: 10 forward passes of" in text
+    assert reproduce.main(["slgna", "celeba", str(tmp_path), "--dry-run"]) == 2
+    assert "did you mean 'slgan'?" in capsys.readouterr().err
