@@ -17,6 +17,7 @@ from faceattr_jax import attributes as attribute_names
 from faceattr_jax.data.images import to_float
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import EditRequest, Variables, build
+from faceattr_jax.pretrained import safetensors_file
 from faceattr_jax.training import checkpoint
 from faceattr_jax.training.state import init_state
 
@@ -274,10 +275,15 @@ def hash_variables(variables: Any) -> str:
 
 
 def load(path: str | Path) -> Editor:
-    """The model of a run's workdir (its best checkpoint, else the last) or of one step's folder.
+    """The model of a run's workdir (its best checkpoint, else the last), of one step's folder, or of a safetensors file.
 
-    Everything about the model is read from the checkpoint. Raises `UserError` where there is none, or a damaged one.
+    Everything about the model is read from there; the file is one that ``faceattr export`` wrote. Raises `UserError`
+    where there is none, or a damaged one.
     """
+    path = Path(path)
+    if path.suffix == safetensors_file.SUFFIX and not path.is_dir():
+        config, variables = safetensors_file.read_model(path)
+        return Editor(build(config), jax.tree.map(jnp.asarray, variables), path)
     folder = checkpoint.find(path)
     method = build(checkpoint.read_config(folder))
     like = jax.eval_shape(lambda: init_state(method, 0))
