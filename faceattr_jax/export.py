@@ -6,6 +6,7 @@ weights inside (`function`), for any number of pictures; it is written only wher
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from faceattr_jax.attributes import conflict_matrix
 from faceattr_jax.editor import Editor, load
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import EditRequest
-from faceattr_jax.nn.conv import undilated_convolutions
+from faceattr_jax.nn.conv import native_convolutions, undilated_convolutions
 from faceattr_jax.pretrained import safetensors_file
 
 BATCHES = (1, 7)
@@ -117,12 +118,15 @@ def to_onnx(checkpoint: str | Path, path: Path) -> str:
     """
     _check_new(path)
     jax2onnx, onnxruntime = _package("jax2onnx"), _package("onnxruntime")
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape that it does not store
     editor = load(checkpoint)
     made = function(editor)
-    with undilated_convolutions():
+    with native_convolutions():  # ONNX has an operator for each
         model = jax2onnx.to_onnx(made.call, list(made.inputs.values()), input_names=list(made.inputs))
+    del model.graph.value_info[:]  # what jax2onnx notes of shapes inside is not always right, and runtimes complain
     for key, value in _about(editor, made).items():
-        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+        text = ",".join(value) if isinstance(value, list) else json.dumps(value)
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else text)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
