@@ -50,10 +50,8 @@ def main(model: str, judge: str, attribute: str, out: str, steps: int = 200) -> 
     faces = to_float(source.images(source.table.indices("test")[:8]))
     direction = find_direction(editor, fj.load(judge), faces, attribute, steps)
     features, signs = encoded(editor, faces)
-    rows = [
-        editor.method.decode(editor.variables, [*features[:-1], features[-1] + step * direction], signs)
-        for step in (0.0, 0.5, 1.0)
-    ]
+    moved = [[*features[:-1], features[-1] + step * direction] for step in (0.0, 0.5, 1.0)]
+    rows = [editor.method.decode(editor.variables, latents, signs) for latents in moved]
     grids.save_grid(out, np.asarray(to_uint8(jnp.stack([faces, *rows], 1))), ["Input", "0", "0.5", "1"])
 
 

@@ -2,7 +2,7 @@
 
     python examples/borrow_discriminator.py sharpened.png
 
-The network, the optimizers and the loop are yours; the critic, its losses and the drawn faces are borrowed.
+The network, the optimizer and the loop are yours; the critic, its losses and the drawn faces are borrowed.
 """
 
 import sys
@@ -24,41 +24,37 @@ from faceattr_jax.nn.pixels import replicate
 class Sharpener(nn.Module):
     @nn.compact
     def __call__(self, blurred: jax.Array) -> jax.Array:
-        x = nn.relu(nn.Conv(32, (5, 5))(blurred))
-        return jnp.clip(blurred + nn.Conv(3, (5, 5))(x), -1.0, 1.0)
+        return jnp.clip(blurred + nn.Conv(3, (5, 5))(nn.relu(nn.Conv(32, (5, 5))(blurred))), -1.0, 1.0)
 
 
-def main(out: str, steps: int = 300, size: int = 32, batch: int = 16) -> dict[str, float]:
-    source = open_source(f"synthetic:{max(64, batch)}", size=size)
-    faces = to_float(source.images(np.arange(64)))
+def main(out: str, steps: int = 300, batch: int = 16) -> dict[str, float]:
+    faces = to_float(open_source("synthetic:64", size=32).images(np.arange(64)))
+    blurred = replicate(mean_pool(faces, 4), 4)
     net = Sharpener()
     critic = Discriminator(layers=((16, 4, 2), (32, 4, 2)), fc=32, attributes=1, norm="layer", fc_norm=False)
-    optimizer, keys = optax.adam(1e-3, b1=0.5), jax.random.split(jax.random.key(0), 2)
-    params = {"net": net.init(keys[0], faces[:1])["params"], "critic": critic.init(keys[1], faces[:1])["params"]}
-    states = {name: optimizer.init(tree) for name, tree in params.items()}
+    params = {"net": net.init(jax.random.key(0), faces[:1]), "critic": critic.init(jax.random.key(1), faces[:1])}
+    optimizer = optax.adam(1e-3, b1=0.5)
+    state = optimizer.init(params)
 
-    def objectives(params, real, key):
-        blurred = replicate(mean_pool(real, 4), 4)
-        sharp = net.apply({"params": params["net"]}, blurred)
-        value = lambda x, held=params["critic"]: critic.apply({"params": held}, x)[0]  # noqa: E731
-        fake = jax.lax.stop_gradient(sharp)
-        penalty = losses.gradient_penalty(value, real, fake, key)
-        held = jax.lax.stop_gradient(params["critic"])
-        own = losses.wasserstein_generator(value(sharp, held)) + 100.0 * losses.l1(sharp, real)
-        return own + losses.wasserstein_critic(value(real), value(fake)) + 10.0 * penalty, losses.l1(sharp, real)
+    def objective(params, rows, key):
+        """What each network minimises, added up: what is not its own has its gradient stopped."""
+        sharp = net.apply(params["net"], blurred[rows])
+        real, fake, held = faces[rows], jax.lax.stop_gradient(sharp), jax.lax.stop_gradient(params["critic"])
+        values = lambda images, params=params["critic"]: critic.apply(params, images)[0]  # noqa: E731
+        ours = losses.wasserstein_generator(values(sharp, held)) + 100.0 * losses.l1(sharp, real)
+        theirs = losses.wasserstein_critic(values(real), values(fake))
+        return ours + theirs + 10.0 * losses.gradient_penalty(values, real, fake, key)
 
-    gradient = jax.jit(jax.value_and_grad(objectives, has_aux=True))
+    gradient = jax.jit(jax.grad(objective))
     for step in range(steps):
-        key = jax.random.fold_in(jax.random.key(1), step)
-        real = faces[jax.random.randint(key, (batch,), 0, len(faces))]
-        (_, distance), gradients = gradient(params, real, key)
-        for name in params:
-            updates, states[name] = optimizer.update(gradients[name], states[name])
-            params[name] = optax.apply_updates(params[name], updates)
-    blurred = replicate(mean_pool(faces[:4], 4), 4)
-    shown = jnp.stack([faces[:4], blurred, net.apply({"params": params["net"]}, blurred)], 1)
-    grids.save_grid(out, np.asarray(to_uint8(shown)), ["Face", "Blurred", "Sharpened"])
-    return {"blurred": float(losses.l1(replicate(mean_pool(faces, 4), 4), faces)), "sharpened": float(distance)}
+        key = jax.random.key(step)
+        rows = jax.random.randint(key, (batch,), 0, len(faces))
+        updates, state = optimizer.update(gradient(params, rows, key), state)
+        params = optax.apply_updates(params, updates)
+    sharp = net.apply(params["net"], blurred)
+    pictures = jnp.stack([faces, blurred, sharp], 1)[:4]
+    grids.save_grid(out, np.asarray(to_uint8(pictures)), ["Face", "Blurred", "Sharpened"])
+    return {"blurred": float(losses.l1(blurred, faces)), "sharpened": float(losses.l1(sharp, faces))}
 
 
 if __name__ == "__main__":
