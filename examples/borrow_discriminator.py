@@ -30,10 +30,9 @@ class Sharpener(nn.Module):
 def main(out: str, steps: int = 300, batch: int = 16) -> dict[str, float]:
     faces = to_float(open_source("synthetic:64", size=32).images(np.arange(64)))
     blurred = replicate(mean_pool(faces, 4), 4)
-    net = Sharpener()
+    net, optimizer = Sharpener(), optax.adam(1e-3, b1=0.5)
     critic = Discriminator(layers=((16, 4, 2), (32, 4, 2)), fc=32, attributes=1, norm="layer", fc_norm=False)
     params = {"net": net.init(jax.random.key(0), faces[:1]), "critic": critic.init(jax.random.key(1), faces[:1])}
-    optimizer = optax.adam(1e-3, b1=0.5)
     state = optimizer.init(params)
 
     def objective(params, rows, key):
@@ -52,8 +51,7 @@ def main(out: str, steps: int = 300, batch: int = 16) -> dict[str, float]:
         updates, state = optimizer.update(gradient(params, rows, key), state)
         params = optax.apply_updates(params, updates)
     sharp = net.apply(params["net"], blurred)
-    pictures = jnp.stack([faces, blurred, sharp], 1)[:4]
-    grids.save_grid(out, np.asarray(to_uint8(pictures)), ["Face", "Blurred", "Sharpened"])
+    grids.save_grid(out, np.asarray(to_uint8(jnp.stack([faces, blurred, sharp], 1)[:4])))
     return {"blurred": float(losses.l1(blurred, faces)), "sharpened": float(losses.l1(sharp, faces))}
 
 

@@ -12,6 +12,6 @@ size, names = int(about["image_size"]), about["attributes"].split(",")
 face = ImageOps.fit(Image.open(sys.argv[2]).convert("RGB"), (size, size))  # the centre; cut closely around the face
 wanted = dict(edit.split("=") for edit in sys.argv[3].split(","))
 edits = np.array([[{"1": 1, "0": -1}[wanted[name]] if name in wanted else 0 for name in names]], np.float32)
-inputs = {"images": np.float32(face)[None] / 127.5 - 1, "edits": edits, "strength": np.float32(1)}
+inputs = {"images": np.float32(face)[None] / 127.5 - 1, "edits": edits, "strength": np.array(1, np.float32)}
 (edited,) = session.run(None, inputs)
 Image.fromarray(np.uint8((edited[0] + 1) * 127.5 + 0.5)).save(sys.argv[4])

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """A command's arguments, its config loaded. Raises `UserError` for one that there is not; exits as argparse does."""
+    """A command's arguments, its config loaded. Raises `UserError` for one that is none; exits as argparse does."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")

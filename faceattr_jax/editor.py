@@ -302,7 +302,7 @@ def hash_variables(variables: Any) -> str:
 
 
 def load(path: str | Path) -> Editor:
-    """The model of a run's workdir (its best checkpoint, else the last), of one step's folder, or of a safetensors file.
+    """The model of a run's workdir (its best checkpoint, else the last), a step's folder, or a safetensors file.
 
     Everything about the model is read from there; the file is one that ``faceattr export`` wrote. Raises `UserError`
     where there is none, or a damaged one.

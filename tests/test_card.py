@@ -61,7 +61,7 @@ def test_scores_of_another_checkpoint_say_so(run):
     report(run, protocol={"model": "runs/attgan/checkpoints/77"})
     assert "**Of another checkpoint of this run**, `checkpoints/77`:" in card(run)
     (run / "evaluation" / "evaluation.json").write_text("[1]")
-    with pytest.raises(UserError, match="evaluation.json' is no report of an evaluation"):
+    with pytest.raises(UserError, match=r"evaluation.json' is no report of an evaluation"):
         card(run)
 
 

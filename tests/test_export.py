@@ -77,7 +77,7 @@ def by_editor(editor: Editor, pictures):
         able = editor.method.towards.get(name)
         asked = [{name: int(e > 0)} if e and able in (None, int(e > 0)) else {} for e in edits[:, column]]
         made = [editor.edit(face, edit, strength=1.5) for face, edit in zip(x, asked, strict=True)]
-        return [x, edits, np.float32(1.5)], np.stack(made)
+        return [x, edits, np.array(1.5, np.float32)], np.stack(made)
     if "swap" in editor.method.capabilities:
         mask = np.tile(np.float32([1, 0, 1]), (7, 1))
         return [x, others, mask], editor.swap(x, others, [editor.attributes[0], editor.attributes[2]])
@@ -117,7 +117,9 @@ def test_onnx(name, models, pictures, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
     alone = session.run(None, dict(zip(names, of_one(arrays), strict=True)))[0]
     np.testing.assert_allclose(alone, expected[:1], atol=1e-4)
-    assert session.get_modelmeta().custom_metadata_map["attributes"].split(",") == list(fj.load(models[name]).attributes)
+    assert session.get_modelmeta().custom_metadata_map["attributes"].split(",") == list(
+        fj.load(models[name]).attributes
+    )
 
 
 def test_a_model_that_cannot_read_a_face_takes_its_attributes(models, pictures, tmp_path):
@@ -189,7 +191,9 @@ def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
     path, picture = tmp_path / "model.onnx", tmp_path / "face.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(picture)
     assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 0
-    assert capsys.readouterr().out.startswith(f"{path}: edit(images (B, 16, 16, 3), edits (B, 3), strength ()), within ")
+    assert capsys.readouterr().out.startswith(
+        f"{path}: edit(images (B, 16, 16, 3), edits (B, 3), strength ()), within "
+    )
     assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 2
     assert "something is there already" in capsys.readouterr().err
     out = tmp_path / "edited.png"

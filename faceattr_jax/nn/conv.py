@@ -42,7 +42,7 @@ def native_convolutions() -> contextlib.AbstractContextManager:
 
 
 def undilated_convolutions() -> contextlib.AbstractContextManager:
-    """A context in which the formulations for the CPU are traced on every backend: to export what is fast everywhere."""
+    """A context in which the CPU's formulations are traced on every backend: to export what is fast everywhere."""
     return _native(False)
 
 
