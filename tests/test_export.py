@@ -42,23 +42,14 @@ def own_cache(monkeypatch):
     monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
 
 
-def filled(rng, leaf):
-    """Random numbers of a leaf's shape; scales, shifts and variances, of one axis or none, are positive."""
-    numbers = np.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)
-    return numbers if leaf.ndim > 1 else np.abs(numbers) + np.float32(0.3)
-
-
 @pytest.fixture(scope="module")
 def models(faces, tmp_path_factory):
     """Name -> a safetensors file with random variables."""
     folder, paths = tmp_path_factory.mktemp("models"), {}
     for name, make in CONFIGS.items():
-        config = make(faces)
-        method, rng = build(config), np.random.default_rng(0)
-        shapes = jax.eval_shape(method.init, jax.random.key(0))
-        variables = jax.tree.map(lambda leaf, rng=rng: filled(rng, leaf), shapes)
+        editor = runs.random_editor(make(faces))
         paths[name] = folder / f"{name}.safetensors"
-        safetensors_file.write(paths[name], config, variables)
+        safetensors_file.write(paths[name], editor.config, editor.variables)
     return paths
 
 
