@@ -121,7 +121,7 @@ def test_a_model_that_cannot_read_a_face_takes_its_attributes(models, pictures, 
     made = export.function(editor)
     assert made.inputs["source"] == ("B", 3)
     own = np.tile(np.float32([0, 1, 0]), (7, 1))
-    found = made.call(pictures[0], np.tile(np.float32([1, 0, 0]), (7, 1)), np.float32(1), own)
+    found = jax.jit(made.call)(pictures[0], np.tile(np.float32([1, 0, 0]), (7, 1)), np.float32(1), own)
     np.testing.assert_allclose(found, editor.edit(pictures[0], {"Bangs": 1}, source=own), atol=1e-5)
 
 
