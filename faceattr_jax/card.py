@@ -129,8 +129,11 @@ def _scores(run: Path, found: Path) -> list[str]:
             protocol = {str(key): str(value) for key, value in report.get("protocol", {}).items()}
         except (ValueError, AttributeError) as error:
             raise UserError(f"'{path}' is no report of an evaluation ({error}); remove it, or evaluate again") from None
-        numbers = {k.replace("_", " "): v for k, v in report.items() if isinstance(v, (int, float)) and v is not True}
-        rows = [(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}") for name, value in numbers.items()]
+        shown = {name.replace("_", " "): v for name, v in report.items() if isinstance(v, int | float | str)}
+        rows = [
+            (name, f"{v:.4f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v)
+            for name, v in shown.items()
+        ]
         judge = report.get("judge") or {}
         if "sha256" in judge:
             protocol["judge"] = f"{judge['path']}, sha256 {judge['sha256']}"
