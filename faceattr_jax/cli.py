@@ -21,27 +21,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("faceattr_jax").setLevel(logging.INFO)
-    parser = _parser()
     try:
-        arguments, rest = parser.parse_known_args(argv)
-        takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
-        overrides = _overrides(rest, parser, takes_config=takes_config)
+        arguments = parse(argv)
         if arguments.compiles:
             memory.keep_freed()
             from faceattr_jax.training import compilation_cache
 
             compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)
-        if hasattr(arguments, "config"):
-            from faceattr_jax import config
-
-            arguments.config = config.load(arguments.config, overrides)
-        elif takes_config:
-            arguments.overrides = overrides
         arguments.run(arguments)
     except UserError as error:
         print(f"faceattr: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """A command's arguments, its config loaded. Raises `UserError` for one that is none; exits as argparse does."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
+    overrides = _overrides(rest, parser, takes_config=takes_config)
+    if hasattr(arguments, "config"):
+        from faceattr_jax import config
+
+        arguments.config = config.load(arguments.config, overrides)
+    elif takes_config:
+        arguments.overrides = overrides
+    return arguments
 
 
 def _train(a: argparse.Namespace) -> None:
@@ -54,6 +60,8 @@ def _train(a: argparse.Namespace) -> None:
 
 def _evaluate(a: argparse.Namespace) -> None:
     common = {"judge": a.judge, "data": a.data, "split": a.split, "images": a.images, "strength": a.strength}
+    if a.workdir[0].is_file() and not a.out:
+        raise UserError(f"{a.workdir[0]}: this is a file, so say where the report is to go: --out=FOLDER.")
     out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
     if a.protocol:
         from faceattr_jax.evaluation import papers
@@ -134,8 +142,16 @@ def _convert(a: argparse.Namespace) -> None:
 def _export(a: argparse.Namespace) -> None:
     from faceattr_jax.export import FORMATS
 
-    FORMATS[a.to](a.checkpoint, a.file)
-    print(a.file)
+    print(f"{a.file}: {FORMATS[a.to](a.checkpoint, a.file)}")
+
+
+def _card(a: argparse.Namespace) -> None:
+    from faceattr_jax.card import card
+
+    text = card(a.checkpoint)
+    if a.out:
+        files.write(a.out, text)
+    print(a.out or text)
 
 
 def _check(a: argparse.Namespace) -> None:
@@ -202,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, compiles=compiles)
         return sub
 
+    checkpoint_help = "workdir of a run, one checkpoint in it, or a safetensors file that export wrote"
     config_help = "NAME[:VARIANT] of a config that ships with the package, or PATH.py[:VARIANT]"
 
     train = verb(verbs, "train", _train, "Train a model, or go on where the workdir's run stopped.")
@@ -240,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = verb(verbs, name, run, text)
         sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-        sub.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+        sub.add_argument("--checkpoint", required=True, help=checkpoint_help)
         sub.add_argument(
             "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
         )
@@ -273,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
             )  # fmt: skip
 
     generate = verb(verbs, "generate", _generate, "Draw new faces with wanted attributes; writes one sheet of them.")
-    generate.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    generate.add_argument("--checkpoint", required=True, help=checkpoint_help)
     generate.add_argument("--set", default="", help="such as Male=1,Smiling=1; the others as people have them")
     generate.add_argument("--n", type=int, default=64, help="how many faces (64)")
     generate.add_argument("--seed", type=int, default=0)
@@ -284,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     swap.add_argument("source", type=Path, metavar="SOURCE", help="picture of the face to change")
     swap.add_argument("references", nargs="+", type=Path, metavar="REFERENCE", help="one for all attributes, or each")
     swap.add_argument("--attributes", required=True, help="what to take over, such as Eyeglasses,Bangs")
-    swap.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    swap.add_argument("--checkpoint", required=True, help=checkpoint_help)
     swap.add_argument("--out", type=Path, default=Path(), help="folder for the result (the current one)")
     between = swap.add_mutually_exclusive_group()
     between.add_argument(
@@ -305,10 +322,19 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     convert.set_defaults(overrides={})
 
-    export = verb(verbs, "export", _export, "Write a trained model for other programs.", compiles=False)
-    export.add_argument("checkpoint", metavar="RUN", help="workdir of a run, or one checkpoint in it")
+    export = verb(verbs, "export", _export, "Write a trained model, or the function that it is, for other programs.")
+    export.add_argument("checkpoint", metavar="RUN", help=checkpoint_help)
     export.add_argument("file", type=Path, metavar="FILE", help="new file to write")
-    export.add_argument("--to", required=True, choices=("safetensors",), help="its format")
+    export.add_argument(
+        "--to", required=True, choices=("stablehlo", "onnx", "safetensors"),
+        help="its format; the first two hold a function and are checked against the model",
+    )  # fmt: skip
+
+    card = verb(
+        verbs, "card", _card, "Write a model card: what a checkpoint is, its data, scores and limits.", compiles=False
+    )
+    card.add_argument("checkpoint", metavar="RUN", help=checkpoint_help)
+    card.add_argument("--out", type=Path, help="Markdown file to write (standard output)")
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

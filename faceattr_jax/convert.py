@@ -54,28 +54,13 @@ def _from_pytorch(paths: Sequence[Path], overrides: Mapping[str, str]) -> tuple[
             f"'{paths[0]}' has {count} attributes, and the config {len(config.attributes)} "
             f"({', '.join(config.attributes)}); name the file's, in its order: --config.attributes=A,B"
         )
-    return config, state_dict.variables(_shapes(config), module.places(config), states)
+    return config, state_dict.variables(safetensors_file.model_shapes(config), module.places(config), states)
 
 
 def _from_safetensors(paths: Sequence[Path], overrides: Mapping[str, str]) -> tuple[ConfigDict, Any]:
     if len(paths) > 1:
         raise UserError(f"'{paths[0]}' and '{paths[1]}': a model is one safetensors file; convert one at a time")
-    config, state = safetensors_file.read(paths[0])
-    for key, text in overrides.items():
-        configs.override(config, key, text)
-    try:
-        shapes = _shapes(config)
-    except UserError:
-        raise
-    except Exception as error:  # a config may be anything
-        raise UserError(f"'{paths[0]}' holds a config of no model that this version knows ({error})") from None
-    places = {name: state_dict.Place("model", name, state_dict.SAME) for name in safetensors_file.flatten(shapes)}
-    return config, state_dict.variables(shapes, places, {"model": state})
-
-
-def _shapes(config: ConfigDict) -> Any:
-    method = build(config)
-    return jax.eval_shape(lambda: method.init(jax.random.key(0)))
+    return safetensors_file.read_model(paths[0], overrides)
 
 
 def check_new(workdir: Path) -> None:

@@ -17,6 +17,7 @@ from faceattr_jax import attributes as attribute_names
 from faceattr_jax.data.images import to_float
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import EditRequest, Variables, build
+from faceattr_jax.pretrained import safetensors_file
 from faceattr_jax.training import checkpoint
 from faceattr_jax.training.state import init_state
 
@@ -73,6 +74,10 @@ class Editor:
         strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that. source: the
         faces' own attributes, 0/1 (B, n); by default what the model reads off them. What an edit rules out goes too
         (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images of another size.
+
+        >>> edited = editor.edit(faces, {"Eyeglasses": 1, "Male": 0}, strength=1.5)
+        >>> edited.shape == faces.shape, edited.dtype
+        (True, dtype('float32'))
         """
         self._require("edit")
         attribute_names.check_names(edits, self.attributes)
@@ -100,6 +105,9 @@ class Editor:
 
         What the model cannot invert stays as it is. A model with sliders of its own takes their values for strengths,
         from -1, clearly absent, to 1, clearly present, whatever the face has; values beyond raise `UserError`.
+
+        >>> editor.slide(faces, "Eyeglasses", (0.0, 0.5, 1.0)).shape[:2]
+        (3, 8)
         """
         x, single = self._images(images)
         own = self._own(x, source)
@@ -126,7 +134,11 @@ class Editor:
         return jnp.stack([self._out(jnp.asarray(row), single) for row in rows])
 
     def reconstruct(self, images: ArrayLike, source: ArrayLike | None = None) -> jax.Array:
-        """The faces as the model sees them, unedited."""
+        """The faces as the model sees them, unedited.
+
+        >>> editor.reconstruct(faces).shape == faces.shape
+        True
+        """
         self._require("reconstruct")
         x, single = self._images(images)
         own = None if source is None else self._own(x, source)
@@ -136,6 +148,9 @@ class Editor:
         """New faces (B, S, S, 3) with the attributes `labels`, 0/1 (B, n): nobody's, drawn from the model's prior.
 
         The same labels and seed give the same faces. Raises `UserError` for labels of another shape.
+
+        >>> len(editor.generate([[1, 0, 1], [0, 0, 0]], seed=1))
+        2
         """
         self._require("generate")
         wanted = jnp.asarray(labels, jnp.float32)
@@ -151,6 +166,9 @@ class Editor:
 
         references: a face for each face, of the images' shape, to take all attributes from; or one such for each
         attribute, (len(attributes), ...). Raises `UserError` where the numbers do not fit.
+
+        >>> editor.swap(faces[:4], faces[4:], ["Eyeglasses"]).shape == faces[:4].shape
+        True
         """
         self._require("swap")
         x, single = self._images(images)
@@ -163,6 +181,9 @@ class Editor:
         """From the faces' own values (0) straight to those of the references (1): (len(steps), ...).
 
         The other arguments are as in `swap`; steps beyond 1 go on along the line.
+
+        >>> editor.linear(faces[:4], faces[4:], ["Eyeglasses"], (0.0, 0.5, 1.0)).shape[:2]
+        (3, 4)
         """
         self._require("swap")
         x, single = self._images(images)
@@ -179,6 +200,9 @@ class Editor:
         The upper left corner has the faces' own values. With one attribute, `references` (2 or 3, ...) are the
         corners upper right, lower left and lower right (halfway between two). With two attributes, the first goes
         to its reference's value downwards and the second rightwards; references as in `swap`.
+
+        >>> editor.matrix(faces[0], faces[1:3], ["Eyeglasses"], (0.0, 1.0)).shape[:2]
+        (2, 2)
         """
         self._require("swap")
         x, single = self._images(images)
@@ -200,7 +224,11 @@ class Editor:
         return frames[:, :, 0] if single else frames
 
     def classify(self, images: ArrayLike) -> jax.Array:
-        """Probability of each attribute, (B, n) or (n,)."""
+        """Probability of each attribute, (B, n) or (n,).
+
+        >>> editor.classify(faces).shape == (8, len(editor.attributes))
+        True
+        """
         self._require("classify")
         x, single = self._images(images)
         return self._out(self._calls["classify"](self.variables, x), single)
@@ -274,10 +302,18 @@ def hash_variables(variables: Any) -> str:
 
 
 def load(path: str | Path) -> Editor:
-    """The model of a run's workdir (its best checkpoint, else the last) or of one step's folder.
+    """The model of a run's workdir (its best checkpoint, else the last), a step's folder, or a safetensors file.
 
-    Everything about the model is read from the checkpoint. Raises `UserError` where there is none, or a damaged one.
+    Everything about the model is read from there; the file is one that ``faceattr export`` wrote. Raises `UserError`
+    where there is none, or a damaged one.
+
+    >>> fj.load("runs/attgan").attributes
+    ('Bangs', 'Eyeglasses', 'Male')
     """
+    path = Path(path)
+    if path.suffix == safetensors_file.SUFFIX and not path.is_dir():
+        config, variables = safetensors_file.read_model(path)
+        return Editor(build(config), jax.tree.map(jnp.asarray, variables), path)
     folder = checkpoint.find(path)
     method = build(checkpoint.read_config(folder))
     like = jax.eval_shape(lambda: init_state(method, 0))

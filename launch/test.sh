@@ -11,6 +11,7 @@ pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and
 `./launch/test.sh -n 0 -s -m slow`.
 
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
+  FACEATTR_DOCS    a Python that has the extra `docs`, to build the documentation with
   FACEATTR_TORCH   1 installs PyTorch and torchmetrics too, which some tests take as oracles and skip without
   FACEATTR_CELEBA  a folder in CelebA's layout for the tests that need photographs (default ../shared/celeba-mini)
 HELP

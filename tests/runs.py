@@ -194,3 +194,14 @@ def changed(name: str, defaults: dict[str, object], faces: Path, changes: dict[s
     return configs.load(
         name, {key: value if isinstance(value, str) else repr(value) for key, value in settings.items()}
     )
+
+
+def random_editor(config: ConfigDict) -> Editor:
+    """A model of random numbers; scales, shifts and variances, which have one axis or none, are positive."""
+    method, rng = build(config), np.random.default_rng(0)
+
+    def filled(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        numbers = np.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)
+        return numbers if leaf.ndim > 1 else np.abs(numbers) + np.float32(0.3)
+
+    return Editor(method, jax.tree.map(filled, jax.eval_shape(method.init, jax.random.key(0))))

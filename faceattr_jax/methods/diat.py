@@ -396,7 +396,9 @@ class AttributeTransfer(DIAT):
 
     def own(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """The labels, or where there are none the value that the model changes: D is no judge of attributes."""
-        return jnp.full((len(images), 1), 1.0 - self.config.value, images.dtype) if labels is None else labels
+        if labels is not None:
+            return labels
+        return jnp.broadcast_to(jnp.asarray(1.0 - self.config.value, images.dtype), (images.shape[0], 1))
 
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """F(x) where the model's value is wanted and the face does not have it yet; elsewhere x itself.

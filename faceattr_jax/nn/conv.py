@@ -11,7 +11,8 @@ of dilated inputs, and their kernel gradients). There, each of the three is comp
 and declares the other two as its derivatives; forward mode is lost. On other backends they are plain `lax`
 convolutions. Parameters and results are the same.
 
-The backend is `jax.default_backend()` when a function is traced; `native_convolutions` overrides it.
+The backend is `jax.default_backend()` when a function is traced; `native_convolutions` and `undilated_convolutions`
+override it.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from faceattr_jax.nn.precision import compute_dtype
 Pair = tuple[int, int]
 Padding = Literal["SAME", "VALID"] | int | Sequence[Pair]
 
-_force_native = jax.make_user_context(default_value=False)
+_native = jax.make_user_context(default_value=None)
 
 
 def native_convolutions() -> contextlib.AbstractContextManager:
@@ -39,11 +40,16 @@ def native_convolutions() -> contextlib.AbstractContextManager:
 
     To export from a CPU to other platforms, or for forward mode. `jax.jit` traces anew inside it.
     """
-    return _force_native(True)
+    return _native(True)
+
+
+def undilated_convolutions() -> contextlib.AbstractContextManager:
+    """A context in which the CPU's formulations are traced on every backend: to export what is fast everywhere."""
+    return _native(False)
 
 
 def _is_native() -> bool:
-    return _force_native.value or jax.default_backend() != "cpu"
+    return jax.default_backend() != "cpu" if _native.value is None else _native.value
 
 
 class Axis(NamedTuple):

@@ -28,8 +28,9 @@ def gaussian_blur(x: jax.Array, size: int, deviation: float) -> jax.Array:
     weights /= weights.sum()
     for axis in (1, 2):
         length = x.shape[axis]
-        pads = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
-        padded = jnp.pad(x, pads, mode="edge")
+        # Not `jnp.pad`, of whose mode "edge" jax2onnx 0.17 makes something else.
+        first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, length - 1))
+        padded = jnp.concatenate([*[first] * radius, x, *[last] * radius], axis)
         shifts = (jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
         x = sum((float(w) * shift for w, shift in zip(weights, shifts, strict=True)), start=jnp.zeros_like(x))
     return x

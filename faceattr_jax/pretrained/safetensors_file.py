@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import flax
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from faceattr_jax import config as configs
 from faceattr_jax import files
 from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import build
+from faceattr_jax.pretrained import state_dict
 from faceattr_jax.pretrained.state_dict import StateDict
 
 SUFFIX = ".safetensors"
@@ -48,6 +51,30 @@ def read(path: Path) -> tuple[ConfigDict, StateDict]:
         return configs.from_json(metadata[CONFIG]), StateDict(path, tensors)
     except Exception as error:
         raise UserError(f"'{path}' holds no config of ours ({error})") from None
+
+
+def read_model(path: Path, overrides: Mapping[str, str] | None = None) -> tuple[ConfigDict, Any]:
+    """The config, with overrides such as ``{"data.path": "elsewhere"}``, and the variables of its model.
+
+    Raises UserError as `read` does, and where a tensor is missing, left over or of another shape; it is named.
+    """
+    config, state = read(path)
+    for key, text in (overrides or {}).items():
+        configs.override(config, key, text)
+    try:
+        shapes = model_shapes(config)
+    except UserError:
+        raise
+    except Exception as error:  # a config may be anything
+        raise UserError(f"'{path}' holds a config of no model that this version knows ({error})") from None
+    places = {name: state_dict.Place("model", name, state_dict.SAME) for name in flatten(shapes)}
+    return config, state_dict.variables(shapes, places, {"model": state})
+
+
+def model_shapes(config: ConfigDict) -> Any:
+    """The shapes of the variables of a config's model."""
+    method = build(config)
+    return jax.eval_shape(lambda: method.init(jax.random.key(0)))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:

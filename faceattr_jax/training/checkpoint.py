@@ -118,6 +118,11 @@ def read_config(step_folder: Path) -> ConfigDict:
     return configs.from_json(json.dumps(_read_json(step_folder, "config")))
 
 
+def read_record(step_folder: Path) -> dict[str, Any]:
+    """The checkpoint's step, and of a best one its score and the metric."""
+    return _read_json(step_folder, "record")
+
+
 def read_variables(step_folder: Path, like: TrainState) -> TrainState:
     """The checkpoint's variables and averaged parameters on one device; step and optimizers of `like` stay."""
     wanted = {"variables": like.variables, "ema": like.ema}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, native_convolutions
+from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, native_convolutions, undilated_convolutions
 
 SHAPE = (2, 9, 8, 3)  # odd and even; an 8x8 kernel still fits
 FEATURES = 4
@@ -238,6 +238,8 @@ def test_native_convolutions_can_be_asked_for() -> None:
     x, k = normal(0, (2, 4, 4, 3)), normal(1, (5, 5, 3, FEATURES))
     assert len(list(convolutions(jax.make_jaxpr(conv_transpose)(x, k).jaxpr))) == 4
     platforms = ("cpu", "cuda", "tpu")
+    with native_convolutions(), undilated_convolutions():
+        assert len(list(convolutions(jax.make_jaxpr(conv_transpose)(x, k).jaxpr))) == 4
     with native_convolutions():
         exported = jax.export.export(jax.jit(conv_transpose), platforms=platforms)(x, k)
         _, tangent = jax.jvp(lambda x: conv_transpose(x, k), (x,), (x,))

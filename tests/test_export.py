@@ -1,0 +1,217 @@
+"""Exported functions against the editor's own, on batches of 1 and 7."""
+
+import json
+import runpy
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import faceattr_jax as fj
+from faceattr_jax import cli, export
+from faceattr_jax.data.images import to_uint8
+from faceattr_jax.editor import Editor
+from faceattr_jax.errors import UserError
+from faceattr_jax.methods.base import build
+from faceattr_jax.pretrained import safetensors_file
+from tests import runs
+from tests.conftest import ROOT
+
+pytest.importorskip("safetensors")
+SIZE = 16
+ELEGANT = {"model.width": 4, "model.encoder": (1, 2), "model.discriminator": (1, 1)}
+CONFIGS = {
+    "attgan": lambda faces: runs.attgan(faces, image_size=SIZE, **{k.replace(".", "__"): v for k, v in LEVELS.items()}),
+    "attribute_inverse": lambda faces: runs.attribute_inverse(
+        faces, image_size=SIZE, model__generator=(1, 2, 2), model__discriminator=(1, 2)
+    ),
+    "elegant": lambda faces: runs.changed("elegant_128:released", {"image_size": SIZE, **ELEGANT}, faces, {}),
+    "diat": lambda faces: runs.diat(faces, image_size=SIZE, model__transform=(1, 2)),
+    "slgan": lambda faces: runs.slgan(faces, image_size=SIZE),
+    "judge": lambda faces: runs.classifier(faces, image_size=SIZE),
+}
+LEVELS = {**runs.SHALLOW, "model.skips": 1, "model.injections": 1}
+ONNX_PACKAGES = ("jax2onnx", "onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch):
+    """The suite's compilation cache is on already; a command would move it to the home folder."""
+    monkeypatch.setattr("faceattr_jax.training.compilation_cache.enable", lambda folder: 0)
+
+
+@pytest.fixture(scope="module")
+def models(faces, tmp_path_factory):
+    """Name -> a safetensors file with random variables."""
+    folder, paths = tmp_path_factory.mktemp("models"), {}
+    for name, make in CONFIGS.items():
+        editor = runs.random_editor(make(faces))
+        paths[name] = folder / f"{name}.safetensors"
+        safetensors_file.write(paths[name], editor.config, editor.variables)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(1).uniform(-1, 1, (2, 7, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def by_editor(editor: Editor, pictures):
+    """Inputs of the exported function, and what the editor makes of them one by one."""
+    x, others = pictures
+    if "edit" in editor.method.capabilities:
+        name, column = editor.attributes[-1], len(editor.attributes) - 1
+        edits = np.zeros((7, len(editor.attributes)), np.float32)
+        edits[:, column] = [1, -1, 0, 1, 1, 1, -1]
+        able = editor.method.towards.get(name)
+        asked = [{name: int(e > 0)} if e and able in (None, int(e > 0)) else {} for e in edits[:, column]]
+        made = [editor.edit(face, edit, strength=1.5) for face, edit in zip(x, asked, strict=True)]
+        return [x, edits, np.array(1.5, np.float32)], np.stack(made)
+    if "swap" in editor.method.capabilities:
+        mask = np.tile(np.float32([1, 0, 1]), (7, 1))
+        return [x, others, mask], editor.swap(x, others, [editor.attributes[0], editor.attributes[2]])
+    return [x], editor.classify(x)
+
+
+def of_one(arrays):
+    return [a[:1] if np.ndim(a) else a for a in arrays]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_stablehlo(name, models, pictures, tmp_path):
+    pytest.importorskip("flatbuffers")
+    path = tmp_path / "model.stablehlo"
+    assert "within " in export.to_stablehlo(models[name], path)
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    assert exported.platforms == export.PLATFORMS
+    arrays, expected = by_editor(fj.load(models[name]), pictures)
+    found = exported.call(*arrays)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(exported.call(*of_one(arrays)), expected[:1], atol=1e-5)
+    assert np.std(found) > 0.05
+    about = json.loads((tmp_path / "model.stablehlo.json").read_text())
+    assert list(about["inputs"]) == [*export.function(fj.load(models[name])).inputs]
+    assert (about["image_size"], about["crop"]) == (SIZE, "none")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_onnx(name, models, pictures, tmp_path):
+    _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
+    path = tmp_path / "model.onnx"
+    assert "within " in export.to_onnx(models[name], path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    arrays, expected = by_editor(fj.load(models[name]), pictures)
+    names = [given.name for given in session.get_inputs()]
+    found = session.run(None, dict(zip(names, arrays, strict=True)))[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    alone = session.run(None, dict(zip(names, of_one(arrays), strict=True)))[0]
+    np.testing.assert_allclose(alone, expected[:1], atol=1e-4)
+    assert session.get_modelmeta().custom_metadata_map["attributes"].split(",") == list(
+        fj.load(models[name]).attributes
+    )
+
+
+def test_a_model_that_cannot_read_a_face_takes_its_attributes(models, pictures, tmp_path):
+    config, variables = safetensors_file.read_model(models["attgan"])
+    config.model.discriminator = ()
+    del variables["params"]["discriminator"]
+    editor = Editor(build(config), variables)
+    made = export.function(editor)
+    assert made.inputs["source"] == ("B", 3)
+    own = np.tile(np.float32([0, 1, 0]), (7, 1))
+    found = jax.jit(made.call)(pictures[0], np.tile(np.float32([1, 0, 0]), (7, 1)), np.float32(1), own)
+    np.testing.assert_allclose(found, editor.edit(pictures[0], {"Bangs": 1}, source=own), atol=1e-5)
+
+
+def test_conflicts_go_as_in_the_editor(models):
+    """The request of each picture rules out what it rules out, unless that is asked for, too."""
+    config, _ = safetensors_file.read_model(models["attgan"])
+    config.attributes = ("Black_Hair", "Blond_Hair", "Male")
+    seen = {}
+
+    class Method(type(build(config))):
+        def own(self, variables, images, labels=None):
+            return np.float32([[1, 0, 1]] * 4)
+
+        def edit(self, variables, images, request):
+            seen["target"] = request.target
+            return images
+
+    method = build(config)
+    made = export.function(Editor(Method(config, method.networks, method.optimizers), {}))
+    made.call(np.zeros((4, 1, 1, 3)), np.float32([[0, 1, 0], [0, 0, -1], [1, 1, 0], [0, -1, 1]]), 1.0)
+    np.testing.assert_array_equal(seen["target"], [[0, 1, 1], [1, 0, 0], [1, 1, 1], [1, 0, 1]])
+
+
+def test_what_disagrees_is_not_written(models, tmp_path, monkeypatch):
+    pytest.importorskip("flatbuffers")
+    deserialize, path = jax.export.deserialize, tmp_path / "model.stablehlo"
+
+    class Off:
+        def __init__(self, content, seeds):
+            self.exported, self.seeds, self.calls = deserialize(content), seeds, 0
+
+        def call(self, *arrays):
+            return self.exported.call(*arrays) + 2e-5 * (arrays[0].shape[0] == 7) * self.seeds
+
+    monkeypatch.setattr(jax.export, "deserialize", lambda content: Off(content, 1))
+    with pytest.raises(UserError, match=r"would differ from the model by 2.0e-05, more than 1e-05, so it is not"):
+        export.to_stablehlo(models["judge"], path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_decision_that_rounding_turns_is_no_error_of_the_file():
+    made = export.Function("classify", {"images": ("B", 2, 2, 3)}, lambda images: images)
+    seen = []
+
+    def run(images):
+        seen.append(images)
+        return images + (len(seen) <= 2)
+
+    assert export._check(made, run, "onnx") == 0
+    assert [len(x) for x in seen] == [1, 7, 1, 7]
+    with pytest.raises(UserError, match="differ"):
+        export._check(made, lambda images: images * np.nan, "onnx")
+
+
+def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
+    for package in (*ONNX_PACKAGES, "flatbuffers"):
+        pytest.importorskip(package)
+    path, picture = tmp_path / "model.onnx", tmp_path / "face.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(picture)
+    assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 0
+    assert capsys.readouterr().out.startswith(
+        f"{path}: edit(images (B, 16, 16, 3), edits (B, 3), strength ()), within "
+    )
+    assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 2
+    assert "something is there already" in capsys.readouterr().err
+    out = tmp_path / "edited.png"
+    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(path), str(picture), "Eyeglasses=1,Male=0", str(out)])
+    runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))
+    edit = ["edit", str(picture), f"--checkpoint={models['attgan']}", "--set=Eyeglasses=1,Male=0", f"--out={tmp_path}"]
+    assert cli.main(edit) == 0
+    with Image.open(out) as one, Image.open(tmp_path / "face.edited.png") as other:
+        assert np.abs(np.int16(one) - np.int16(other)).max() <= 1
+
+
+def test_a_safetensors_file_is_as_good_as_a_run(models, pictures, tmp_path, capsys):
+    editor = fj.load(models["attgan"])
+    assert editor.path == models["attgan"]
+    config, variables = safetensors_file.read_model(models["attgan"])
+    expected = Editor(build(config), variables).edit(pictures[0], {"Male": 1})
+    np.testing.assert_array_equal(to_uint8(editor.edit(pictures[0], {"Male": 1})), to_uint8(expected))
+    assert cli.main(["evaluate", f"--workdir={models['attgan']}", f"--judge={models['judge']}"]) == 2
+    assert "this is a file, so say where the report is to go: --out=FOLDER" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"absent.safetensors' cannot be read"):
+        fj.load(tmp_path / "absent.safetensors")
+
+
+def test_what_cannot_be_exported(models, faces, tmp_path, monkeypatch):
+    denoiser = build(runs.denoiser(faces))
+    with pytest.raises(UserError, match="can restore, and what is exported as a function is edit, swap or classify"):
+        export.function(Editor(denoiser, {}))
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UserError, match=r"needs the package jax2onnx; install it with: pip install .*\[export\]"):
+        export.to_onnx(models["attgan"], tmp_path / "model.onnx")
