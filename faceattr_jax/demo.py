@@ -189,16 +189,33 @@ NOTICE = (
 CSS = """
 footer { display: none !important }
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important }
-.masthead h1 { font-size: 1.9rem; line-height: 1.2; margin: .4rem 0 .2rem }
+.masthead { padding: 0 !important }
+.masthead h1 { font-size: 1.9rem; font-weight: 700; line-height: 1.2; margin: 0 0 .2rem }
 .masthead p, .hint p { color: var(--body-text-color-subdued) }
-.notice { font-size: .85rem; color: var(--body-text-color-subdued); border-left: 3px solid var(--color-accent);
-  padding: .1rem 0 .1rem .7rem }
+.masthead .notice { font-size: .875rem; border-left: 3px solid var(--color-accent); padding-left: .7rem;
+  margin-top: .7rem; max-width: 75rem }
+.masthead .model { overflow-wrap: anywhere }
+.side { gap: .6rem !important }
+.side h3 { font-weight: 700; margin: 0 }
+.hint p { font-size: .875rem; margin: 0 }
+.drawn, .drawn .grid-wrap { height: auto !important; min-height: 0 !important }
+.drawn .grid-wrap { overflow: visible !important; padding: 0 }
+.drawn .grid-container { grid-template: none / repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important;
+  gap: .4rem !important }
+.photo { border: 1px dashed var(--color-accent) !important }
 .picture { position: sticky; top: .5rem; align-self: flex-start; z-index: 5; background: var(--body-background-fill) }
-.sliders .block { padding: .45rem .8rem !important }
+.sliders { gap: .6rem !important }
+.sliders .label-wrap > span:first-child { font-weight: 700 }
+.sliders .block:has(input[type=range]) { padding: .3rem .6rem !important }
+.html-container:has(.download) { padding: 0 }
 .download { display: block; text-align: center; text-decoration: none !important; font-weight: 600;
-  padding: .6rem 1rem; border-radius: var(--button-large-radius); color: var(--button-primary-text-color) !important;
-  background: var(--button-primary-background-fill) }
-.download:hover { background: var(--button-primary-background-fill-hover) }
+  padding: .6rem 1rem; border-radius: var(--button-large-radius); color: #fff !important; background: #0f766e }
+.download:hover { background: #115e59 }
+@media (max-width: 767px) {
+  .masthead h1 { font-size: 1.5rem }
+  .drawn .grid-container { grid-template-columns: repeat(8, minmax(0, 1fr)) !important }
+  .picture { top: 0; gap: .4rem !important; padding-bottom: .4rem }
+}
 """
 
 
@@ -215,21 +232,19 @@ def page(editor: Editor) -> Any:
     with gr.Blocks(title="faceattr", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as blocks:
         model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {len(editor.attributes)} attributes"
         gr.HTML(
-            f"<h1>Edit a face</h1><p>{html.escape(model)} · {html.escape(str(editor.path or ''))}</p>",
+            f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
+            f'<p class="notice">{NOTICE}</p>',
             elem_classes="masthead",
         )
         with gr.Row():
             chosen = None
             if can & {"edit", "swap"}:
-                with gr.Column(scale=2, min_width=260):
+                with gr.Column(scale=2, min_width=260, elem_classes="side"):
                     chosen = _chooser(gr, editor, blocks, "Choose a face", 0)
-                    gr.HTML(f'<p class="notice">{NOTICE}</p>')
             with gr.Column(scale=7, min_width=300), gr.Tabs():
                 for name, tab in tabs.items():
                     if name in can:
                         tab(gr, editor, blocks, chosen)
-        if chosen is None:
-            gr.HTML(f'<p class="notice">{NOTICE}</p>')
     return blocks
 
 
@@ -267,9 +282,13 @@ def _gradio() -> Any:
 
 
 def _theme(gr: Any) -> Any:
-    # Gradio ships this font and serves it itself.
-    fonts = [gr.themes.utils.fonts.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"]
-    return gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=fonts)
+    # Gradio serves this font itself; what it has of the weight 600 lacks most letters.
+    font = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))
+    theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=[font, "system-ui", "sans-serif"])
+    return theme.set(
+        body_background_fill="*neutral_50", block_title_background_fill="none", block_title_padding="0", block_title_text_color="*body_text_color",
+        block_title_text_weight="400",
+    )  # fmt: skip
 
 
 def _told(gr: Any, call: Callable) -> Callable:
@@ -300,10 +319,10 @@ def _chooser(gr: Any, editor: Editor, blocks: Any, title: str, first: int) -> _C
     """Controls to drop a photo or take a drawn face; to begin with it is the drawn one of that number."""
     state, number = gr.State(None, time_to_live=3600), gr.State(0)
     gr.Markdown(f"### {title}")
-    photo = gr.File(label="Your photo", file_types=["image"], type="binary", height=130, elem_classes="photo")
-    gr.Markdown("The face should fill most of the photo's middle.", elem_classes="hint")
+    photo = gr.File(show_label=False, file_types=["image"], type="binary", height=130, elem_classes="photo")
+    gr.Markdown("A photo whose middle a face fills, or one of these drawn people:", elem_classes="hint")
     drawn = gr.Gallery(
-        drawn_faces(editor, 0), label="Drawn faces", columns=4, allow_preview=False, object_fit="cover", height="auto",
+        drawn_faces(editor, 0), show_label=False, columns=4, allow_preview=False, object_fit="cover", container=False,
         format="png", buttons=[], interactive=False, elem_classes="drawn",
     )  # fmt: skip
     others = gr.Button("Draw others", size="sm")
@@ -441,4 +460,4 @@ def _choices(editor: Editor) -> list[tuple[str, str]]:
 
 
 def _pretty(name: str) -> str:
-    return name.replace("_", " ")
+    return name.replace("_", " ").capitalize()

@@ -2,13 +2,10 @@
 
 import io
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 
 import jax
@@ -16,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceattr_jax import cli, demo
+import faceattr_jax as fj
+from faceattr_jax import demo
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
@@ -33,7 +31,9 @@ def untrained(config):
 
 @pytest.fixture(scope="module")
 def editor(faces):
-    return untrained(runs.changed("attgan_quickstart", {"image_size": 32, **runs.SHALLOW, "attributes": HAIR}, faces, {}))
+    return untrained(
+        runs.changed("attgan_quickstart", {"image_size": 32, **runs.SHALLOW, "attributes": HAIR}, faces, {})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,7 @@ def test_each_slider_has_its_own_strength(editor, face):
     # Signed codes by hand: Blond_Hair goes halfway from 1 to -1, Eyeglasses beyond 1.
     code = np.array([[-1.0, 0.0, 1.5]], np.float32)
     method, variables = editor.method, editor.variables
-    features = method.encode(variables, x)
-    decoded = method.networks["decoder"].apply({c: variables[c]["decoder"] for c in variables}, features, code)
-    close(both, decoded[0])
+    close(both, method.decode(variables, method.encode(variables, x), code)[0])
 
 
 def test_what_an_added_attribute_rules_out_goes_as_strongly(editor, face):
@@ -80,20 +78,20 @@ def test_sliders_at_0_give_the_reconstruction(editor, face):
 
 
 def test_a_model_of_one_direction_and_its_mask(faces, face):
-    one_way = untrained(runs.diat(faces))
-    assert demo.owned(one_way, face) == []
-    assert demo.inverts(one_way, [], "Eyeglasses")
-    assert not demo.inverts(one_way, ["Eyeglasses"], "Eyeglasses")
-    close(demo.changed(one_way, face, [], {"Eyeglasses": 0.5}), one_way.edit(face, {"Eyeglasses": 1}, strength=0.5))
-    mask = np.asarray(one_way.mask(face))
-    shown = demo.masked(one_way, face)
+    takes_off = untrained(runs.diat(faces))
+    own = demo.owned(takes_off, face)
+    assert own == ["Eyeglasses"]
+    assert demo.inverts(takes_off, own, "Eyeglasses")
+    assert not demo.inverts(takes_off, [], "Eyeglasses")
+    found = demo.changed(takes_off, face, own, {"Eyeglasses": 0.5})
+    close(found, takes_off.edit(face, {"Eyeglasses": 0}, strength=0.5))
+    mask = np.asarray(takes_off.mask(face))
+    shown = demo.masked(takes_off, face)
     np.testing.assert_array_equal(shown[mask[..., 0] == 0], face[mask[..., 0] == 0])
-    np.testing.assert_allclose(shown, 0.4 * face + 0.6 * np.array([255, 0, 90]) * mask + 0.6 * (1 - mask) * face, atol=1)
+    np.testing.assert_allclose(shown, face + 0.6 * mask * (np.array([255.0, 0.0, 90.0]) - face), atol=1)
 
 
 def test_exemplars(face):
-    from tests.test_swap import faces_  # noqa: F401  (the module's tiny model)
-
     tiny = {"model.width": 2, "model.encoder": (1, 2, 4), "image_size": 32}
     swaps = untrained(runs.changed("elegant_128:released", tiny, "none", {}))
     other = face[::-1]
@@ -163,3 +161,98 @@ def test_without_gradio_its_extra_is_named(monkeypatch, editor):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'faceattr_jax\[demo\]'"):
         demo.page(editor)
+
+
+CHROMIUM = os.environ.get("FACEATTR_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE = 300.0  # seconds for a slow machine
+
+
+@pytest.fixture
+def served(trained, tmp_path):
+    """The command in a process of its own: its address, and the folder for its temporary files."""
+    missing = [name for name in ("gradio", "playwright") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the page is not tested in a browser: pip install {' '.join(missing)}")
+    if not CHROMIUM:
+        pytest.skip("the page is not tested in a browser: no Chromium on the PATH, nor named by FACEATTR_CHROMIUM")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "faceattr_jax.cli", "demo", f"--checkpoint={trained / 'attgan'}", f"--port={port}"]
+    with (tmp_path / "log").open("w+") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **cache})
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            assert line.startswith(f"http://127.0.0.1:{port} "), (tmp_path / "log").read_text()
+            yield line.split()[0], folder
+        finally:
+            server.terminate()
+            code = server.wait(PATIENCE)
+    assert code == 0
+    assert not list(folder.iterdir()), "nothing is kept"
+
+
+def test_the_page_in_a_browser(served, trained, tmp_path):
+    """Upload, move a slider, see other pixels, download them; nothing goes wrong, and nothing goes elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    url, _ = served
+    model = fj.load(trained / "attgan")
+    photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    photo.save(file, "PNG")
+    upload = {"name": "me.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(1000 * PATIENCE)
+        complaints, hosts = [], set()
+        tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda r: hosts.add(r.url.split("/")[2]) if r.url.startswith("http") else None)
+        tab.goto(url)
+
+        def shown():
+            """The result, once it is another than `before`."""
+            changed = "before => { const a = document.querySelector('a.download'); return a && a.href !== before }"
+            tab.wait_for_function(changed, arg=shown.before)
+            shown.before = tab.locator("a.download").get_attribute("href")
+            with tab.expect_download() as download:
+                tab.locator("a.download").click()
+            with Image.open(download.value.path()) as image:
+                assert download.value.suggested_filename == "face.edited.png"
+                return np.asarray(image)
+
+        shown.before = ""
+        drawn = shown()
+        tab.locator("input[type=file]").first.set_input_files(upload)
+        uploaded = shown()
+        tab.locator(".sliders input[type=range]").last.fill("2")
+        moved = shown()
+
+        tab.locator("input[type=file]").first.set_input_files({**upload, "buffer": b"no picture"})
+        told = tab.locator(".toast-body").first
+        told.wait_for()
+        assert "'the photo' is not a picture that can be read" in told.inner_text()
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        browser.close()
+    face = demo.face_in(model, photo)
+    own = demo.owned(model, face)
+    name = next(reversed(list(demo.groups(model.attributes).values())))[-1]
+    np.testing.assert_allclose(uploaded, demo.changed(model, face, own, {}), atol=1)
+    np.testing.assert_allclose(moved, demo.changed(model, face, own, {name: 2.0}), atol=1)
+    assert np.abs(moved.astype(int) - uploaded).max() > 1
+    assert not np.array_equal(drawn, uploaded)
+    assert not complaints
+    assert hosts == {url.removeprefix("http://")}
