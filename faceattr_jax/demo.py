@@ -188,10 +188,10 @@ NOTICE = (
 
 CSS = """
 footer { display: none !important }
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important }
-.masthead { padding: 0 !important }
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; overflow: clip !important }
 .masthead h1 { font-size: 1.9rem; font-weight: 700; line-height: 1.2; margin: 0 0 .2rem }
-.masthead p, .hint p { color: var(--body-text-color-subdued) }
+.masthead p, .hint p { color: var(--neutral-600) }
+.dark .masthead p, .dark .hint p { color: var(--neutral-300) }
 .masthead .notice { font-size: .875rem; border-left: 3px solid var(--color-accent); padding-left: .7rem;
   margin-top: .7rem; max-width: 75rem }
 .masthead .model { overflow-wrap: anywhere }
@@ -207,7 +207,6 @@ footer { display: none !important }
 .sliders { gap: .6rem !important }
 .sliders .label-wrap > span:first-child { font-weight: 700 }
 .sliders .block:has(input[type=range]) { padding: .3rem .6rem !important }
-.html-container:has(.download) { padding: 0 }
 .download { display: block; text-align: center; text-decoration: none !important; font-weight: 600;
   padding: .6rem 1rem; border-radius: var(--button-large-radius); color: #fff !important; background: #0f766e }
 .download:hover { background: #115e59 }
@@ -221,7 +220,6 @@ footer { display: none !important }
 
 def page(editor: Editor) -> Any:
     """The page for a model, a `gradio.Blocks` that is not served yet; `UserError` where it could show nothing."""
-    gr = _gradio()
     can = editor.method.capabilities
     tabs = {"edit": _edit_tab, "swap": _exemplar_tab, "generate": _generate_tab}
     if not can & tabs.keys():
@@ -229,12 +227,14 @@ def page(editor: Editor) -> Any:
             f"{editor.path or editor.config.method}: this {editor.config.method} model makes no pictures to play with; "
             f"it can {', '.join(sorted(can))}."
         )
+    gr = _gradio()
     with gr.Blocks(title="faceattr", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as blocks:
         model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {len(editor.attributes)} attributes"
         gr.HTML(
             f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
             f'<p class="notice">{NOTICE}</p>',
             elem_classes="masthead",
+            padding=False,
         )
         with gr.Row():
             chosen = None
@@ -286,9 +286,12 @@ def _theme(gr: Any) -> Any:
     font = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))
     theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=[font, "system-ui", "sans-serif"])
     return theme.set(
-        body_background_fill="*neutral_50", block_title_background_fill="none", block_title_padding="0", block_title_text_color="*body_text_color",
+        body_background_fill="*neutral_50",
+        block_title_background_fill="none",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color",
         block_title_text_weight="400",
-    )  # fmt: skip
+    )
 
 
 def _told(gr: Any, call: Callable) -> Callable:
@@ -351,7 +354,7 @@ def _result(gr: Any) -> list[Any]:
         label="Before | after", format="png", interactive=False, buttons=["fullscreen"], max_height=560,
         elem_classes="wipe",
     )  # fmt: skip
-    return [wipe, gr.HTML()]
+    return [wipe, gr.HTML(padding=False)]
 
 
 def _show(face: np.ndarray, after: np.ndarray) -> list[Any]:
@@ -368,11 +371,11 @@ def _show(face: np.ndarray, after: np.ndarray) -> list[Any]:
 
 def _edit_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen) -> None:
     names = [name for group in groups(editor.attributes).values() for name in group]
+    masks = "mask" in editor.method.capabilities
     with gr.Tab("Edit"), gr.Row():
         with gr.Column(scale=4, min_width=280, elem_classes="picture"):
             result = _result(gr)
-            mask = gr.Image(label="Where the model edits", format="png", interactive=False, buttons=[])
-            mask.visible = "mask" in editor.method.capabilities
+            mask = gr.Image(label="Where the model edits", format="png", interactive=False, buttons=[], visible=masks)
         with gr.Column(scale=3, min_width=280, elem_classes="sliders"):
             sliders = []
             for title, members in groups(editor.attributes).items():
@@ -387,10 +390,10 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen) -> None:
 
     def begin(face: np.ndarray) -> list[Any]:
         own = owned(editor, face)
-        picture = enlarged(masked(editor, face)) if "mask" in editor.method.capabilities else None
+        picture = enlarged(masked(editor, face)) if masks else None
         return [picture, own, *restart(face, own)]
 
-    def restart(face: np.ndarray, own: Sequence[str]) -> list[Any]:
+    def restart(face: np.ndarray | None, own: Sequence[str]) -> list[Any]:
         fresh = [
             gr.Slider(
                 value=0,
@@ -401,7 +404,9 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen) -> None:
         ]
         return [*fresh, *move(face, own, *[0.0] * len(names))]
 
-    def move(face: np.ndarray, own: Sequence[str], *strengths: float) -> list[Any]:
+    def move(face: np.ndarray | None, own: Sequence[str], *strengths: float) -> list[Any]:
+        if face is None:  # the page has only half begun
+            return [None, ""]
         return _show(face, changed(editor, face, own, dict(zip(names, strengths, strict=True))))
 
     chosen.then(begin, [chosen.state], [mask, own, *sliders, *result])

@@ -157,6 +157,11 @@ def test_small_pictures_are_magnified_to_look_at(face):
     assert demo.enlarged(np.zeros((600, 300, 3), np.uint8)).size == (300, 600)
 
 
+def test_a_model_without_pictures_has_no_page(trained):
+    with pytest.raises(UserError, match="this classifier model makes no pictures to play with; it can classify"):
+        demo.page(fj.load(trained / "judge"))
+
+
 def test_without_gradio_its_extra_is_named(monkeypatch, editor):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'faceattr_jax\[demo\]'"):
