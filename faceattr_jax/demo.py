@@ -203,10 +203,11 @@ footer { display: none !important }
 .drawn .grid-container { grid-template: none / repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important;
   gap: .4rem !important }
 .photo { border: 1px dashed var(--color-accent) !important }
-.picture { position: sticky; top: .5rem; align-self: flex-start; z-index: 5; background: var(--body-background-fill) }
+.picture { position: sticky; top: .5rem; align-self: flex-start; z-index: 50; background: var(--body-background-fill) }
 .sliders { gap: .6rem !important }
 .sliders .label-wrap > span:first-child { font-weight: 700 }
 .sliders .block:has(input[type=range]) { padding: .3rem .6rem !important }
+.html-container:has(.download), .html-container:has(h1) { padding: 0 !important }
 .download { display: block; text-align: center; text-decoration: none !important; font-weight: 600;
   padding: .6rem 1rem; border-radius: var(--button-large-radius); color: #fff !important; background: #0f766e }
 .download:hover { background: #115e59 }
@@ -221,7 +222,7 @@ footer { display: none !important }
 def page(editor: Editor) -> Any:
     """The page for a model, a `gradio.Blocks` that is not served yet; `UserError` where it could show nothing."""
     can = editor.method.capabilities
-    tabs = {"edit": _edit_tab, "swap": _exemplar_tab, "generate": _generate_tab}
+    tabs: dict[str, Callable[..., None]] = {"edit": _edit_tab, "swap": _exemplar_tab, "generate": _generate_tab}
     if not can & tabs.keys():
         raise UserError(
             f"{editor.path or editor.config.method}: this {editor.config.method} model makes no pictures to play with; "
@@ -234,7 +235,6 @@ def page(editor: Editor) -> Any:
             f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
             f'<p class="notice">{NOTICE}</p>',
             elem_classes="masthead",
-            padding=False,
         )
         with gr.Row():
             chosen = None
@@ -354,7 +354,7 @@ def _result(gr: Any) -> list[Any]:
         label="Before | after", format="png", interactive=False, buttons=["fullscreen"], max_height=560,
         elem_classes="wipe",
     )  # fmt: skip
-    return [wipe, gr.HTML(padding=False)]
+    return [wipe, gr.HTML()]
 
 
 def _show(face: np.ndarray, after: np.ndarray) -> list[Any]:
