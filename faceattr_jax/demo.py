@@ -425,8 +425,8 @@ def _exemplar_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen) -> None
         with gr.Column(scale=3, min_width=280):
             which = gr.CheckboxGroup(_choices(editor), value=list(editor.attributes[:1]), label="Take over")
             step = gr.Slider(0, 1, 1, step=0.05, label="How far", buttons=[])
-            reference = _chooser(gr, editor, blocks, "From whom", 1)
-            seen = gr.Image(label="This face", format="png", interactive=False, buttons=[], height=180)
+            seen = gr.Image(label="From this face", format="png", interactive=False, buttons=[], height=180)
+            reference = _chooser(gr, editor, blocks, "Take over from another face", 1)
 
     def move(face: np.ndarray | None, other: np.ndarray | None, names: Sequence[str], step: float) -> list[Any]:
         if face is None or other is None:  # the page has only half begun
