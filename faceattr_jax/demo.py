@@ -200,8 +200,8 @@ footer { display: none !important }
 .hint p { font-size: .875rem; margin: 0 }
 .drawn, .drawn .grid-wrap { height: auto !important; min-height: 0 !important }
 .drawn .grid-wrap { overflow: visible !important; padding: 0 }
-.drawn .grid-container { grid-template: none / repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important;
-  gap: .4rem !important }
+.drawn .grid-container, .faces .grid-container { grid-auto-rows: auto !important; gap: .4rem !important;
+  grid-template: none / repeat(4, minmax(0, 1fr)) !important }
 .photo { border: 1px dashed var(--color-accent) !important }
 .picture { position: sticky; top: .5rem; align-self: flex-start; z-index: 50; background: var(--body-background-fill) }
 .sliders { gap: .6rem !important }
@@ -446,9 +446,11 @@ def _generate_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen | None) 
     usual = [name for name in ("No_Beard", "Smiling", "Young") if name in editor.attributes]
     with gr.Tab("Generate"), gr.Row():
         with gr.Column(scale=4, min_width=280):
-            faces = gr.Gallery(label="Faces of nobody", columns=4, format="png", object_fit="contain", height="auto")
+            faces = gr.Gallery(show_label=False, columns=4, format="png", object_fit="contain", elem_classes="faces")
         with gr.Column(scale=3, min_width=280):
-            which = gr.CheckboxGroup(_choices(editor), value=usual, label="They have, and have nothing else")
+            which = gr.CheckboxGroup(
+                _choices(editor), value=usual, label="What these people, who do not exist, have; they lack the others"
+            )
             count = gr.Slider(1, 16, 8, step=1, label="How many", buttons=[])
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
             draw = gr.Button("Draw faces", variant="primary")
