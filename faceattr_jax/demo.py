@@ -449,7 +449,10 @@ def _generate_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen | None) 
             faces = gr.Gallery(show_label=False, columns=4, format="png", object_fit="contain", elem_classes="faces")
         with gr.Column(scale=3, min_width=280):
             which = gr.CheckboxGroup(
-                _choices(editor), value=usual, label="What these people, who do not exist, have; they lack the others"
+                _choices(editor),
+                value=usual,
+                label="Attributes of the new faces",
+                info="They have these and lack the others. Nobody looks like that.",
             )
             count = gr.Slider(1, 16, 8, step=1, label="How many", buttons=[])
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
