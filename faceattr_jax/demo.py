@@ -250,10 +250,9 @@ def page(editor: Editor) -> Any:
 
 def serve(editor: Editor, host: str, port: int) -> None:
     """Serve the page until it is interrupted (Ctrl-C) or terminated; `UserError` where the address cannot be had."""
-    gr = _gradio()
     with tempfile.TemporaryDirectory(prefix="faceattr-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        blocks = page(editor)
+        os.environ["GRADIO_TEMP_DIR"] = folder  # which gradio reads when it is imported, too
+        blocks, gr = page(editor), _gradio()
         try:
             blocks.launch(
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, footer_links=[],

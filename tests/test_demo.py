@@ -180,7 +180,7 @@ PATIENCE = 300.0  # seconds for a slow machine
 
 @pytest.fixture
 def served(trained, tmp_path):
-    """The command in a process of its own: its address, and the folder for its temporary files."""
+    """The address of the page, served by the command in a process of its own, which leaves no file behind."""
     missing = [name for name in ("gradio", "playwright") if find_spec(name) is None]
     if missing:
         pytest.skip(f"the page is not tested in a browser: pip install {' '.join(missing)}")
@@ -193,17 +193,17 @@ def served(trained, tmp_path):
     folder.mkdir()
     cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "TMPDIR": str(folder)}
     command = [sys.executable, "-m", "faceattr_jax.cli", "demo", f"--checkpoint={trained / 'attgan'}", f"--port={port}"]
-    with (tmp_path / "log").open("w+") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **cache})
+    with (
+        (tmp_path / "log").open("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **cache}) as server,
+    ):
         try:
-            assert server.stdout is not None
             line = server.stdout.readline()
             assert line.startswith(f"http://127.0.0.1:{port} "), (tmp_path / "log").read_text()
-            yield line.split()[0], folder
+            yield line.split()[0]
         finally:
             server.terminate()
-            code = server.wait(PATIENCE)
-    assert code == 0
+    assert server.returncode == 0
     assert not list(folder.iterdir()), "nothing is kept"
 
 
@@ -211,7 +211,6 @@ def test_the_page_in_a_browser(served, trained, tmp_path):
     """Upload, move a slider, see other pixels, download them; nothing goes wrong, and nothing goes elsewhere."""
     from playwright.sync_api import sync_playwright
 
-    url, _ = served
     model = fj.load(trained / "attgan")
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8))
     file = io.BytesIO()
@@ -225,7 +224,7 @@ def test_the_page_in_a_browser(served, trained, tmp_path):
         tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda r: hosts.add(r.url.split("/")[2]) if r.url.startswith("http") else None)
-        tab.goto(url)
+        tab.goto(served)
 
         def shown():
             """The result, once it is another than `before`."""
@@ -260,4 +259,4 @@ def test_the_page_in_a_browser(served, trained, tmp_path):
     assert np.abs(moved.astype(int) - uploaded).max() > 1
     assert not np.array_equal(drawn, uploaded)
     assert not complaints
-    assert hosts == {url.removeprefix("http://")}
+    assert hosts == {served.removeprefix("http://")}
