@@ -202,6 +202,13 @@ def _benchmark(a: argparse.Namespace) -> None:
         files.write(a.out, json.dumps(found, indent=2))
 
 
+def _demo(a: argparse.Namespace) -> None:
+    from faceattr_jax.demo import serve
+    from faceattr_jax.editor import load
+
+    serve(load(a.checkpoint), a.host, a.port)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="faceattr", description=__doc__, allow_abbrev=False)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -335,6 +342,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     card.add_argument("checkpoint", metavar="RUN", help=checkpoint_help)
     card.add_argument("--out", type=Path, help="Markdown file to write (standard output)")
+
+    demo = verb(verbs, "demo", _demo, "Serve a web page to play with a trained model, on this computer alone.")
+    demo.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: for everybody")
+    demo.add_argument("--port", type=int, default=7860)
 
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True

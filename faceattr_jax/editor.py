@@ -41,6 +41,7 @@ class Editor:
                 "edit",
                 "reconstruct",
                 "classify",
+                "mask",
                 "generate",
                 "slide",
                 "swap",
@@ -67,13 +68,14 @@ class Editor:
         return self.config.crop
 
     def edit(
-        self, images: ArrayLike, edits: Edits, *, strength: float = 1.0, source: ArrayLike | None = None
+        self, images: ArrayLike, edits: Edits, *, strength: ArrayLike = 1.0, source: ArrayLike | None = None
     ) -> jax.Array:
         """The faces with other attributes, such as ``{"Eyeglasses": 1, "Smiling": 0}``.
 
-        strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that. source: the
-        faces' own attributes, 0/1 (B, n); by default what the model reads off them. What an edit rules out goes too
-        (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images of another size.
+        strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that; one for all
+        attributes, or (n,). source: the faces' own attributes, 0/1 (B, n); by default what the model reads off them.
+        What an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images
+        of another size.
 
         >>> edited = editor.edit(faces, {"Eyeglasses": 1, "Male": 0}, strength=1.5)
         >>> edited.shape == faces.shape, edited.dtype
@@ -90,7 +92,7 @@ class Editor:
         x, single = self._images(images)
         own = self._own(x, source)
         target = attribute_names.edited(own, edits, self.attributes)
-        request = EditRequest(target=target, source=own, strength=jnp.float32(strength))
+        request = EditRequest(target=target, source=own, strength=jnp.asarray(strength, jnp.float32))
         return self._out(self._calls["edit"](self.variables, x, request), single)
 
     @property
@@ -143,6 +145,12 @@ class Editor:
         x, single = self._images(images)
         own = None if source is None else self._own(x, source)
         return self._out(self._calls["reconstruct"](self.variables, x, own), single)
+
+    def mask(self, images: ArrayLike) -> jax.Array:
+        """Where the model would change the faces, 0 to 1: (B, S, S, 1) or (S, S, 1)."""
+        self._require("mask")
+        x, single = self._images(images)
+        return self._out(self._calls["mask"](self.variables, x), single)
 
     def generate(self, labels: ArrayLike, *, seed: int = 0) -> jax.Array:
         """New faces (B, S, S, 3) with the attributes `labels`, 0/1 (B, n): nobody's, drawn from the model's prior.

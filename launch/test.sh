@@ -13,6 +13,9 @@ pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
   FACEATTR_DOCS    a Python that has the extra `docs`, to build the documentation with
   FACEATTR_TORCH   1 installs PyTorch and torchmetrics too, which some tests take as oracles and skip without
+  FACEATTR_CHROMIUM
+                   a Chromium or Chrome, where none is on the PATH; in one the page of `faceattr demo` is tested, and gradio
+                   and playwright are installed for that
   FACEATTR_CELEBA  a folder in CelebA's layout for the tests that need photographs (default ../shared/celeba-mini)
 HELP
   exit
@@ -25,6 +28,9 @@ cd "$ROOT"
 python="$VENV/bin/python"
 if [[ ${FACEATTR_TORCH:-} == 1 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
   "$python" -m pip install --quiet torch==2.13.0 torchmetrics
+fi
+if [[ -n ${FACEATTR_CHROMIUM:-} ]] || command -v chromium chromium-browser google-chrome chrome >/dev/null; then
+  "$python" -c 'import gradio, playwright' 2>/dev/null || "$python" -m pip install --quiet gradio playwright
 fi
 
 "$python" -m ruff format --check .

@@ -152,7 +152,8 @@ class EditRequest:
     """What to change: 0/1 attributes of the images (B, n) and the wanted ones (B, n).
 
     source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
-    reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling).
+    reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling); a
+    scalar, or (n,) with one for each attribute.
     """
 
     target: jax.Array
