@@ -47,7 +47,7 @@ def encoded(editor: fj.Editor, faces: jax.Array) -> tuple[list[jax.Array], jax.A
 def main(model: str, judge: str, attribute: str, out: str, steps: int = 200) -> None:
     editor = fj.load(model)
     source = open_source(editor.config.data.path, size=editor.size, crop=editor.crop)
-    faces = to_float(source.images(source.table.indices("test")[:8]))
+    faces = jnp.asarray(to_float(source.images(source.table.indices("test")[:8])))
     direction = find_direction(editor, fj.load(judge), faces, attribute, steps)
     features, signs = encoded(editor, faces)
     moved = [[*features[:-1], features[-1] + step * direction] for step in (0.0, 0.5, 1.0)]

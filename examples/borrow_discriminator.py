@@ -28,7 +28,7 @@ class Sharpener(nn.Module):
 
 
 def main(out: str, steps: int = 300, batch: int = 16) -> dict[str, float]:
-    faces = to_float(open_source("synthetic:64", size=32).images(np.arange(64)))
+    faces = jnp.asarray(to_float(open_source("synthetic:64", size=32).images(np.arange(64))))
     blurred = replicate(mean_pool(faces, 4), 4)
     net, optimizer = Sharpener(), optax.adam(1e-3, b1=0.5)
     critic = Discriminator(layers=((16, 4, 2), (32, 4, 2)), fc=32, attributes=1, norm="layer", fc_norm=False)
