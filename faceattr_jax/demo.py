@@ -32,12 +32,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from faceattr_jax import photos
 from faceattr_jax.attributes import CONFLICTS, parse
 from faceattr_jax.data import crops
 from faceattr_jax.data.images import read_image, to_uint8
 from faceattr_jax.data.synthetic import PER_PERSON, SIZES, SyntheticSource
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
+from faceattr_jax.pretrained.detector import yunet
 
 MAX_BYTES = 20 * 2**20
 """Larger files are refused by the server before they are read."""
@@ -87,17 +89,22 @@ def read_photo(data: bytes) -> Image.Image:
 
 
 def face_in(editor: Editor, photo: Image.Image) -> np.ndarray:
-    """The face that a photo shows, cut as the model was trained: the one place where the page crops."""
-    # A picture that is not an aligned CelebA one has no place for the preset's box: the largest centred square is.
-    name = editor.crop if photo.size == crops.ALIGNED else "center"
-    return crops.crop(photo, name, editor.size)
+    """The largest face that is seen in a photo, else the largest centred square, cut as the model was trained."""
+    with contextlib.suppress(UserError):  # no face is seen, or the extra that looks for faces is not there
+        return photos.face_in(editor, photo, "the photo", _detector)
+    return crops.crop(photo, "center", editor.size)
+
+
+_detector = functools.cache(yunet)
 
 
 def drawn_faces(editor: Editor, page: int) -> list[np.ndarray]:
     """DRAWN faces of as many drawn people; every page from 0 on has others."""
     size = min(max(editor.size, SIZES[0]), SIZES[1])
-    people = np.arange(page * DRAWN, (page + 1) * DRAWN) % (_drawer(size).table.identity.max() + 1)
-    return [face_in(editor, Image.fromarray(image)) for image in _drawer(size).images(people * PER_PERSON)]
+    people = np.arange(page * DRAWN, (page + 1) * DRAWN) % (len(_drawer(size).table) // PER_PERSON)
+    return [
+        crops.crop(Image.fromarray(image), "center", editor.size) for image in _drawer(size).images(people * PER_PERSON)
+    ]
 
 
 @lru_cache
@@ -135,7 +142,9 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
         return max((strengths[by] for by in causes), default=1.0)
 
     source = np.isin(editor.attributes, list(own))
-    return _eight_bit(editor.edit(face, edits, strength=[strength(n) for n in editor.attributes], source=source))
+    return _eight_bit(
+        editor.edit(face, edits, strength=np.array([strength(n) for n in editor.attributes]), source=source)
+    )
 
 
 def masked(editor: Editor, face: np.ndarray) -> np.ndarray:
@@ -322,7 +331,7 @@ def _chooser(gr: Any, editor: Editor, blocks: Any, title: str, first: int) -> _C
     state, number = gr.State(None, time_to_live=3600), gr.State(0)
     gr.Markdown(f"### {title}")
     photo = gr.File(show_label=False, file_types=["image"], type="binary", height=130, elem_classes="photo")
-    gr.Markdown("A photo whose middle a face fills, or one of these drawn people:", elem_classes="hint")
+    gr.Markdown("A photo, of which the largest face is taken, or one of these drawn people:", elem_classes="hint")
     drawn = gr.Gallery(
         drawn_faces(editor, 0), show_label=False, columns=4, allow_preview=False, object_fit="cover", container=False,
         format="png", buttons=[], interactive=False, elem_classes="drawn",

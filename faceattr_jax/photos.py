@@ -116,7 +116,11 @@ def edit_files(
             after = Photo(Image.fromarray(image), 1, before.exif, None)
             cells = [[_cut_aligned(view, change.editor), image]]
         else:
-            faces = [_by_hand(landmarks, view)] if by_hand else [f.landmarks for f in _choose(find()(view), face, path)]
+            faces = (
+                [_by_hand(landmarks, view)]
+                if by_hand
+                else [f.landmarks for f in _choose(find()(view), face, str(path))]
+            )
             after = dataclasses.replace(before, image=edit_photo(change, before.image, faces))
             cells = [[_portrait(picture, f) for picture in (view, rgb(after.image))] for f in faces if strip]
         contents[target] = after.encode(target.suffix.lower(), keep_exif=keep_exif)
@@ -128,18 +132,25 @@ def edit_files(
 
 
 def read_face(editor: Editor, path: Path, detector: Callable[[], Detector] = yunet) -> np.ndarray:
-    """The largest face of a photo, or an aligned CelebA picture's, cut for the model: uint8 (S, S, 3)."""
-    view = read_image(path)
+    """`face_in` of a photo in a file."""
+    return face_in(editor, read_image(path), str(path), detector)
+
+
+def face_in(editor: Editor, view: Image.Image, what: str, detector: Callable[[], Detector] = yunet) -> np.ndarray:
+    """The largest face of an RGB photo, or an aligned CelebA picture's, cut for the model: uint8 (S, S, 3).
+
+    Raises `UserError`, which names the photo as `what` does, where no face is seen.
+    """
     if view.size == crops.ALIGNED:
         return _cut_aligned(view, editor)
-    return _cut(view, _choose(detector()(view), "largest", path)[0].landmarks, editor)
+    return _cut(view, _choose(detector()(view), "largest", what)[0].landmarks, editor)
 
 
-def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], path: Path) -> list[Face]:
+def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], what: str) -> list[Face]:
     faces = sorted(faces, key=lambda found: found.box[0] + found.box[2])
     if not faces:
         raise UserError(
-            f"'{path}': no face is seen well enough; --landmarks says where one is, --aligned that the picture is one."
+            f"'{what}': no face is seen well enough; --landmarks says where one is, --aligned that the picture is one."
         )
     if which == "all":
         return faces
@@ -147,7 +158,7 @@ def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], path:
         return [max(faces, key=lambda found: (found.box[2] - found.box[0]) * (found.box[3] - found.box[1]))]
     if not 1 <= which <= len(faces):
         seen = "1 is" if len(faces) == 1 else f"{len(faces)} are"
-        raise UserError(f"'{path}': there is no face {which}; {seen} seen, and the leftmost is 1.")
+        raise UserError(f"'{what}': there is no face {which}; {seen} seen, and the leftmost is 1.")
     return [faces[which - 1]]
 
 
