@@ -239,7 +239,7 @@ def page(editor: Editor) -> Any:
         )
     gr = _gradio()
     with gr.Blocks(title="faceattr", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as blocks:
-        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {len(editor.attributes)} attributes"
+        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {len(editor.attributes)} attribute{'s' * (len(editor.attributes) > 1)}"
         gr.HTML(
             f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
             f'<p class="notice">{NOTICE}</p>',
@@ -383,12 +383,14 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen) -> None:
     with gr.Tab("Edit"), gr.Row():
         with gr.Column(scale=4, min_width=280, elem_classes="picture"):
             result = _result(gr)
-            mask = gr.Image(label="Where the model edits", format="png", interactive=False, buttons=[], visible=masks)
         with gr.Column(scale=3, min_width=280, elem_classes="sliders"):
             sliders = []
             for title, members in groups(editor.attributes).items():
                 with gr.Accordion(title):
                     sliders += [gr.Slider(0, STRONGEST, 0, step=0.05, label=_pretty(n), buttons=[]) for n in members]
+            mask = gr.Image(
+                label="Where the model edits", format="png", interactive=False, buttons=[], height=240, visible=masks
+            )
             reset = gr.Button("Reset all sliders", size="sm")
             with gr.Accordion("What the face has now", open=False):
                 own = gr.CheckboxGroup(
