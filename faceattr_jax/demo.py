@@ -230,7 +230,8 @@ def page(editor: Editor) -> Any:
         )
     gr = _gradio()
     with gr.Blocks(title="faceattr", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as blocks:
-        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {len(editor.attributes)} attribute{'s' * (len(editor.attributes) > 1)}"
+        count = len(editor.attributes)
+        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {count} attribute{'s' * (count > 1)}"
         gr.HTML(
             f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
             f'<p class="notice">{NOTICE}</p>',
