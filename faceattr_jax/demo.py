@@ -96,7 +96,7 @@ def face_in(editor: Editor, photo: Image.Image) -> np.ndarray:
 def drawn_faces(editor: Editor, page: int) -> list[np.ndarray]:
     """DRAWN faces of as many drawn people; every page from 0 on has others."""
     size = min(max(editor.size, SIZES[0]), SIZES[1])
-    people = np.arange(page * DRAWN, (page + 1) * DRAWN) % (_drawer(size).table.identity.max() + 1)
+    people = np.arange(page * DRAWN, (page + 1) * DRAWN) % (len(_drawer(size).table) // PER_PERSON)
     return [face_in(editor, Image.fromarray(image)) for image in _drawer(size).images(people * PER_PERSON)]
 
 
@@ -135,7 +135,8 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
         return max((strengths[by] for by in causes), default=1.0)
 
     source = np.isin(editor.attributes, list(own))
-    return _eight_bit(editor.edit(face, edits, strength=[strength(n) for n in editor.attributes], source=source))
+    each = np.array([strength(name) for name in editor.attributes])
+    return _eight_bit(editor.edit(face, edits, strength=each, source=source))
 
 
 def masked(editor: Editor, face: np.ndarray) -> np.ndarray:
