@@ -142,9 +142,8 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
         return max((strengths[by] for by in causes), default=1.0)
 
     source = np.isin(editor.attributes, list(own))
-    return _eight_bit(
-        editor.edit(face, edits, strength=np.array([strength(n) for n in editor.attributes]), source=source)
-    )
+    each = np.array([strength(name) for name in editor.attributes])
+    return _eight_bit(editor.edit(face, edits, strength=each, source=source))
 
 
 def masked(editor: Editor, face: np.ndarray) -> np.ndarray:
@@ -240,8 +239,7 @@ def page(editor: Editor) -> Any:
     gr = _gradio()
     with gr.Blocks(title="faceattr", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as blocks:
         count = len(editor.attributes)
-        attributes = f"{count} attribute{'s' * (count > 1)}"
-        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {attributes}"
+        model = f"{editor.config.method}, {editor.size} × {editor.size} pixels, {count} attribute{'s' * (count > 1)}"
         gr.HTML(
             f'<h1>Edit a face</h1><p class="model">{html.escape(model)} · {html.escape(str(editor.path or ""))}</p>'
             f'<p class="notice">{NOTICE}</p>',
