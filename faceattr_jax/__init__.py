@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Editor", "load"]
 __version__ = "0.1.0"
+DEFAULT_MODEL = "attgan_celeba_64"
+"""The model that comes with the package: AttGAN, 64 px, its paper's 13 attributes, from a small part of CelebA."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faceattr_jax import files, memory
+from faceattr_jax import DEFAULT_MODEL, files, memory
 from faceattr_jax.errors import UserError, nearest
 
 CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
@@ -142,7 +142,9 @@ def _convert(a: argparse.Namespace) -> None:
 def _export(a: argparse.Namespace) -> None:
     from faceattr_jax.export import FORMATS
 
-    print(f"{a.file}: {FORMATS[a.to](a.checkpoint, a.file)}")
+    if a.half and a.to != "safetensors":
+        raise UserError(f"--half is for --to=safetensors; {a.to} files are checked against the model to more digits.")
+    print(f"{a.file}: {FORMATS[a.to](a.checkpoint, a.file, **({'half': True} if a.half else {}))}")
 
 
 def _card(a: argparse.Namespace) -> None:
@@ -226,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     checkpoint_help = "workdir of a run, one checkpoint in it, or a safetensors file that export wrote"
+    either_help = f"{checkpoint_help}; without it {DEFAULT_MODEL}, which comes with the package"
     config_help = "NAME[:VARIANT] of a config that ships with the package, or PATH.py[:VARIANT]"
 
     train = verb(verbs, "train", _train, "Train a model, or go on where the workdir's run stopped.")
@@ -264,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = verb(verbs, name, run, text)
         sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-        sub.add_argument("--checkpoint", required=True, help=checkpoint_help)
+        sub.add_argument("--checkpoint", default=DEFAULT_MODEL, help=either_help)
         sub.add_argument(
             "--source", default="", help="attributes that the faces have, where the model misreads or cannot read them"
         )
@@ -336,6 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", required=True, choices=("stablehlo", "onnx", "safetensors"),
         help="its format; the first two hold a function and are checked against the model",
     )  # fmt: skip
+    export.add_argument("--half", action="store_true", help="safetensors of float16, half as large")
 
     card = verb(
         verbs, "card", _card, "Write a model card: what a checkpoint is, its data, scores and limits.", compiles=False
@@ -344,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--out", type=Path, help="Markdown file to write (standard output)")
 
     demo = verb(verbs, "demo", _demo, "Serve a web page to play with a trained model, on this computer alone.")
-    demo.add_argument("--checkpoint", required=True, help="workdir of a run, or one checkpoint in it")
+    demo.add_argument("--checkpoint", default=DEFAULT_MODEL, help=either_help)
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: for everybody")
     demo.add_argument("--port", type=int, default=7860)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from faceattr_jax import DEFAULT_MODEL
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax.data.images import to_float
 from faceattr_jax.errors import UserError
@@ -309,16 +310,22 @@ def hash_variables(variables: Any) -> str:
     return digest.hexdigest()
 
 
-def load(path: str | Path) -> Editor:
+MODELS = Path(__file__).parent / "models"
+"""Models that come with the package: NAME.safetensors, and NAME.md, its card."""
+
+
+def load(path: str | Path = DEFAULT_MODEL) -> Editor:
     """The model of a run's workdir (its best checkpoint, else the last), a step's folder, or a safetensors file.
 
-    Everything about the model is read from there; the file is one that ``faceattr export`` wrote. Raises `UserError`
-    where there is none, or a damaged one.
+    Everything about the model is read from there; the file is one that ``faceattr export`` wrote. The name of a model
+    that comes with the package will do, too (`MODELS`). Raises `UserError` where there is none, or a damaged one.
 
     >>> fj.load("runs/attgan").attributes
     ('Bangs', 'Eyeglasses', 'Male')
     """
     path = Path(path)
+    if not path.exists() and path.name == str(path) and (named := MODELS / f"{path}{safetensors_file.SUFFIX}").exists():
+        path = named
     if path.suffix == safetensors_file.SUFFIX and not path.is_dir():
         config, variables = safetensors_file.read_model(path)
         return Editor(build(config), jax.tree.map(jnp.asarray, variables), path)

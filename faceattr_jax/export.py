@@ -75,15 +75,15 @@ def function(editor: Editor) -> Function:
     )
 
 
-def to_safetensors(checkpoint: str | Path, path: Path) -> str:
+def to_safetensors(checkpoint: str | Path, path: Path, *, half: bool = False) -> str:
     """Write the model of a run, or of one checkpoint, with the parameters that inference uses; returns what it holds.
 
-    `load` takes the file for a run, and `convert` makes a run of it again, bit by bit the same. Raises `UserError`
-    where `path` exists.
+    `load` takes the file for a run, and `convert` makes a run of it again, bit by bit the same. half: as float16, which
+    is not. Raises `UserError` where `path` exists.
     """
     editor = load(checkpoint)
-    safetensors_file.write(path, editor.config, editor.variables)
-    return f"the variables and the config of a {editor.config.method} model"
+    safetensors_file.write(path, editor.config, editor.variables, half=half)
+    return f"the variables and the config of a model, {editor.config.method}"
 
 
 def to_stablehlo(checkpoint: str | Path, path: Path) -> str:

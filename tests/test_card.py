@@ -73,7 +73,6 @@ def test_borrowed_networks_are_named(run):
 @pytest.mark.parametrize("data", ["drawn", "celeba", "prepared"])
 def test_the_data(data, trained, tmp_path):
     """Of a file, whose run is elsewhere."""
-    pytest.importorskip("safetensors")
     editor = fj.load(trained / "judge")
     folder = tmp_path / "data"
     folder.mkdir()

@@ -19,7 +19,6 @@ from faceattr_jax.pretrained import safetensors_file
 from tests import runs
 from tests.conftest import ROOT
 
-pytest.importorskip("safetensors")
 SIZE = 16
 ELEGANT = {"model.width": 4, "model.encoder": (1, 2), "model.discriminator": (1, 1)}
 CONFIGS = {

@@ -1,7 +1,6 @@
 """Our models as safetensors files: the variables by path, ``params/encoder/conv0/kernel``, and the config as JSON.
 
-The file holds all there is to a model, runs nothing when it is read, and other programs read it, too. The `safetensors`
-package comes with the extra ``export``.
+The file holds all there is to a model, runs nothing when it is read, and other programs read it, too.
 """
 
 from collections.abc import Mapping
@@ -25,20 +24,26 @@ CONFIG = "faceattr_jax.config"
 """The key of the config in the file's metadata."""
 
 
-def write(path: Path, config: ConfigDict, variables: Mapping[str, Any]) -> None:
-    """Write a model, whole or not at all. Raises UserError where something is there already."""
-    package = _package()
+def write(path: Path, config: ConfigDict, variables: Mapping[str, Any], *, half: bool = False) -> None:
+    """Write a model, whole or not at all. Raises UserError where something is there already.
+
+    half: as float16, in half the bytes; `read_model` gives float32 of three digits then.
+    """
+    from safetensors.numpy import save
+
     if path.exists():
         raise UserError(f"{path}: something is there already; give a new file.")
-    tensors = {name: np.array(a, order="C") for name, a in flatten(variables).items()}
-    files.write(path, package.numpy.save(tensors, {CONFIG: configs.to_json(config)}))
+    dtype = np.float16 if half else None
+    tensors = {name: np.array(a, dtype, order="C") for name, a in flatten(variables).items()}
+    files.write(path, save(tensors, {CONFIG: configs.to_json(config)}))
 
 
 def read(path: Path) -> tuple[ConfigDict, StateDict]:
     """The config and the tensors of a file that `write` wrote. Raises UserError where it did not, or is damaged."""
-    package = _package()
+    from safetensors import safe_open
+
     try:
-        with package.safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except OSError as error:
@@ -80,13 +85,3 @@ def model_shapes(config: ConfigDict) -> Any:
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves by their path, joined by slashes."""
     return flax.traverse_util.flatten_dict(dict(variables), sep="/")
-
-
-def _package() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise UserError(
-            "safetensors files need the package safetensors; install it with: pip install 'faceattr_jax[export]'"
-        ) from None
-    return safetensors
