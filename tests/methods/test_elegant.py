@@ -312,7 +312,7 @@ def test_one_compiled_function_for_all_attributes():
     state = checks.fresh(tiny())
     for iteration in range(2 * N):
         state, _ = executor.iterate(state, [batch()], iteration)
-    assert [update._cache_size() for update in executor._updates.values()] == [1, 1]
+    assert [update._cache_size() for update in executor.updates.values()] == [1, 1]
 
     method = tiny()
     variables, data = variables_of(method), float_batch()

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, native_convolutions, undilated_convolutions
+from faceattr_jax.nn.precision import computing
 
 SHAPE = (2, 9, 8, 3)  # odd and even; an 8x8 kernel still fits
 FEATURES = 4
@@ -222,10 +223,12 @@ def test_a_layer_of_rows() -> None:
 
 def test_bfloat16() -> None:
     x = normal(0, (2, 8, 8, 3))
-    for layer in (Conv(FEATURES, 5, 2, dtype=jnp.bfloat16), ConvTranspose(FEATURES, 5, dtype=jnp.bfloat16)):
-        variables = layer.init(jax.random.key(0), x)
+    for layer in (Conv(FEATURES, 5, 2), ConvTranspose(FEATURES, 5)):
+        with computing("bfloat16"):
+            variables = layer.init(jax.random.key(0), x)
+            assert layer.apply(variables, x).dtype == jnp.bfloat16
         assert variables["params"]["kernel"].dtype == jnp.float32
-        assert layer.apply(variables, x).dtype == jnp.bfloat16
+        assert layer.apply(variables, x).dtype == jnp.float32
     low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, tuple(normal(i, s) / 5 for i, s in enumerate(KERNELS))))
     high = jax.tree.map(lambda a: a.astype(jnp.float32), low)
     actual = jax.jit(penalty_gradients)(*low)
