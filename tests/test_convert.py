@@ -100,7 +100,7 @@ def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, fac
     with pytest.raises(UserError, match="has no discriminator"):
         loop.train(config, tmp_path / "run")
 
-    flags = [str(faces / "000.png"), f"--checkpoint={tmp_path / 'run'}", "--set=Male=1", f"--out={tmp_path}"]
+    flags = [str(faces / "000.png"), f"--checkpoint={tmp_path / 'run'}", "--set=Male=1", "--aligned", f"--out={tmp_path}"]
     assert cli.main(["edit", *flags, "--source=Bangs=0,Eyeglasses=1,Male=0"]) == 0
     with Image.open(tmp_path / "000.edited.png") as picture, Image.open(faces / "000.png") as face:
         edited = editor.edit(np.asarray(face), {"Male": 1}, source=[0, 1, 0])
@@ -261,7 +261,7 @@ def test_the_command(tmp_path, torch, capsys, faces):
     command = ["convert", str(tmp_path / "weights.pth"), f"--to={run}", "--config.attributes=Bangs,Eyeglasses,Male"]
     assert cli.main([*command, "--config.crop=none"]) == 0
     assert capsys.readouterr().out == f"{run}: attgan, 32 px, cut with none; Bangs, Eyeglasses, Male\n"
-    edit = ["edit", str(faces / "000.png"), f"--checkpoint={run}", "--set=Male=1", f"--out={tmp_path}"]
+    edit = ["edit", str(faces / "000.png"), f"--checkpoint={run}", "--set=Male=1", "--aligned", f"--out={tmp_path}"]
     assert cli.main(edit) == 0
     assert (tmp_path / "000.edited.png").is_file()
     assert cli.main(command) == 2
