@@ -1,6 +1,7 @@
 """`faceattr VERB`: parses flags and calls the library.
 
-A mistake in a flag, a file or an attribute is one sentence on standard error and exit code 2.
+A mistake in a flag, a file or an attribute is one sentence on standard error and exit code 2; 75 is that of a training
+that SIGTERM stopped, saved, before its end.
 """
 
 import argparse
@@ -8,12 +9,14 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faceattr_jax import DEFAULT_MODEL, files, memory
 from faceattr_jax.errors import UserError, nearest
 
+STOPPED = 75  # EX_TEMPFAIL: the same command goes on from there
 CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
 
 
@@ -28,11 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from faceattr_jax.training import compilation_cache
 
             compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except UserError as error:
         print(f"faceattr: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,29 +52,33 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def _train(a: argparse.Namespace) -> None:
+def _train(a: argparse.Namespace) -> int:
     from faceattr_jax.training import distributed
     from faceattr_jax.training.loop import train
 
     distributed.initialize(a.coordinator, a.processes, a.process)
-    train(a.config, a.workdir)
+    stopped = threading.Event()
+    train(a.config, a.workdir, stopped=stopped)
+    return STOPPED if stopped.is_set() else 0
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    common = {"judge": a.judge, "data": a.data, "split": a.split, "images": a.images, "strength": a.strength}
+    common = {"judge": a.judge, "data": a.data, "images": a.images, "strength": a.strength}
     if a.workdir[0].is_file() and not a.out:
         raise UserError(f"{a.workdir[0]}: this is a file, so say where the report is to go: --out=FOLDER.")
     out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
     if a.protocol:
         from faceattr_jax.evaluation import papers
 
-        summary = papers.evaluate(a.protocol, a.workdir, out, recognizer=a.recognizer, curve=a.curve, **common)
+        summary = papers.evaluate(
+            a.protocol, a.workdir, out, recognizer=a.recognizer, split=a.split, curve=a.curve, **common
+        )
     elif len(a.workdir) > 1 or a.recognizer:
         raise UserError("several runs and --recognizer belong to a --protocol; `faceattr compare` compares runs.")
     else:
         from faceattr_jax.evaluation.run import evaluate
 
-        summary = evaluate(a.workdir[0], out, curve=a.curve, **common)
+        summary = evaluate(a.workdir[0], out, split=a.split or "test", curve=a.curve, **common)
     for name, value in summary.items():
         if isinstance(value, float):
             print(f"{name:36} {value:.4f}")
@@ -218,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     def verb(
         parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
         name: str,
-        run: Callable[[argparse.Namespace], None],
+        run: Callable[[argparse.Namespace], int | None],
         text: str,
         *,
         compiles: bool = True,
@@ -231,7 +237,10 @@ def _parser() -> argparse.ArgumentParser:
     either_help = f"{checkpoint_help}; without it {DEFAULT_MODEL}, which comes with the package"
     config_help = "NAME[:VARIANT] of a config that ships with the package, or PATH.py[:VARIANT]"
 
-    train = verb(verbs, "train", _train, "Train a model, or go on where the workdir's run stopped.")
+    train = verb(
+        verbs, "train", _train,
+        "Train a model, or go on where the workdir's run stopped. SIGTERM saves, and ends it with exit code 75.",
+    )  # fmt: skip
     train.add_argument("--config", required=True, help=f"{config_help}; --config.KEY=VALUE changes a key")
     train.add_argument("--workdir", required=True, type=Path, help="folder of the run: checkpoints, metrics, grids")
     train.add_argument("--coordinator", help="HOST:PORT of process 0, for several hosts")
@@ -252,10 +261,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
     compare.add_argument("--out", type=Path, required=True, help="folder of the report")
-    for sub in (evaluate, compare):
+    for sub, split, which in ((evaluate, "", "test, or the protocol's"), (compare, "test", "test")):
         sub.add_argument("--judge", default="", help="workdir of a classifier, for an editor")
         sub.add_argument("--data", default="", help="other data than the runs' own")
-        sub.add_argument("--split", default="test", help="train, valid, test or all (test)")
+        sub.add_argument("--split", default=split, help=f"train, valid, test or all ({which})")
         sub.add_argument(
             "--images", type=int, default=0, help="how many of the split (all, or as many as the protocol)"
         )

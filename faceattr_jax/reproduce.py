@@ -10,6 +10,7 @@ from a rule of thumb that says so.
 import argparse
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -78,7 +79,8 @@ def forward_flops(method: Any, size: int) -> float:
 def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
     """Name -> arguments of `faceattr`: a training for each step, and the evaluation."""
     found = {}
-    steps = protocol.find(paper).steps
+    chosen = protocol.find(paper)
+    steps = chosen.steps
     for step in steps:
         keys = [f"--config.{key}={value}" for key, value in {"data.path": data, **step.overrides}.items()]
         found[step.name] = ["train", f"--config={step.config}", f"--workdir={folder / step.name}", *keys]
@@ -89,6 +91,7 @@ def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
         "--workdir",
         *places["model"],
         f"--protocol={paper}",
+        f"--split={chosen.split}",
         *helpers,
         "--curve",
         f"--out={folder}",
@@ -140,13 +143,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reproduce.sh: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        return error.returncode
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
     return 0
 
 
 def _faceattr(arguments: Sequence[str]) -> None:
-    """In a process of its own, whose memory goes with it."""
-    subprocess.run([sys.executable, "-m", "faceattr_jax.cli", *arguments], check=True)
+    """In a process of its own, whose memory goes with it; SIGTERM goes to that one, which saves."""
+    command = [sys.executable, "-m", "faceattr_jax.cli", *arguments]
+    with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            status = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if status:  # 75 of a training that was stopped, too: what comes next needs it whole
+        raise subprocess.CalledProcessError(status, command)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ environment() {
   fi
 }
 
+# After `environment`, on a machine with an NVIDIA GPU: JAX's CUDA build, cuda12 or what CUDA names, into $VENV.
+cuda_build() {
+  "$VENV/bin/python" -m pip install --quiet "jax[${CUDA:-cuda12}]>=0.10.2,<0.13"
+}
+
 # For the launch scripts: --dry-run shows the commands that would run, and runs none.
 DRY_RUN=
 run() {

@@ -33,7 +33,7 @@ shift 2
 if [[ -z $DRY_RUN ]]; then
   nvidia-smi --query-gpu=index,name,memory.total --format=csv || { echo "no NVIDIA GPU, or no driver" >&2 && exit 2; }
   environment ""
-  "$VENV/bin/python" -m pip install --quiet "jax[${CUDA:-cuda12}]>=0.10.2,<0.13"
+  cuda_build
 fi
 check_config "$config" "$@"
 run "${VENV:-$ROOT/.venv}/bin/faceattr" train --config="$config" --workdir="$workdir" "$@"

@@ -4,8 +4,8 @@
 #
 # Submits the training of CONFIG on N nodes of G GPUs each (1 and 1) to SLURM, one task for each GPU. The clone, its
 # .venv, WORKDIR and the data must lie on a disk that all nodes see; batch_size is a multiple of N x G. Three minutes
-# before its time is up, or when it is preempted, the job saves, and it is put back into the queue; submitted again by
-# the same command, too, it goes on where it was.
+# before its time is up, or when it is preempted, the job saves, and puts itself back into the queue (`faceattr train`
+# exits with 75 then; after any other failure it ends); submitted again by the same command, too, it goes on where it was.
 #
 #   --dry-run    check the config and print the command, submit nothing
 #   --time       of one job, as SLURM writes it (24:00:00)
@@ -39,8 +39,12 @@ shift 2
 check_config "$config" "$@"
 printf -v command '%q ' "$ROOT/.venv/bin/faceattr" train --config="$config" --workdir="$workdir" "$@"
 # Every task sees all GPUs of its node and takes the one of its own number, as JAX has it. SIGTERM goes to the tasks,
-# which save; the others of a step are not killed before they have.
+# which save; the others of a step are not killed before they have, also where a cluster would when the first one fails.
 run mkdir -p "$workdir-logs"
 run sbatch --job-name="faceattr-$config" --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus" \
   --time="$time" --signal=TERM@180 --requeue --open-mode=append --output="$workdir-logs/slurm-%j.log" "${more[@]}" \
-  --wrap="export JAX_COMPILATION_CACHE_DIR=$(printf %q "$JAX_COMPILATION_CACHE_DIR"); srun --gpu-bind=none $command"
+  --wrap="export JAX_COMPILATION_CACHE_DIR=$(printf %q "$JAX_COMPILATION_CACHE_DIR")
+srun --gpu-bind=none --kill-on-bad-exit=0 $command
+status=\$?
+[ \$status -ne 75 ] || scontrol requeue \$SLURM_JOB_ID
+exit \$status"

@@ -115,6 +115,16 @@ def share_compiled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(editor, "build", loaded_method)
 
 
+def unshare_compiled(patch: pytest.MonkeyPatch, *, scan: bool | None = None) -> None:
+    """Let every run from here on trace and compile its own programs, quickly, as a process that resumes one does."""
+
+    def own(method: Any, stage: Any, **settings: Any) -> Executor:
+        with quickly():
+            return Executor(method, stage, scan=scan, **settings)
+
+    patch.setattr(loop, "Executor", own)
+
+
 def layer_outputs(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]]:
     """Shape of what every layer of a module returns, at full width and without computing it."""
 

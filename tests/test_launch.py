@@ -48,6 +48,22 @@ def test_a_dry_run_shows_its_commands(script, arguments, expected):
     assert expected in done.stdout
 
 
+@pytest.mark.parametrize(("code", "queued"), [(75, True), (0, False), (1, False)])
+def test_a_slurm_job_that_saved_goes_back_into_the_queue(tmp_path, code, queued):
+    """By stand-ins for SLURM's commands; the job's script runs as sbatch would have it."""
+    for name, body in {
+        "sbatch": 'for last; do :; done; SLURM_JOB_ID=7 sh -c "${last#--wrap=}"',
+        "srun": f"exit {code}",
+        "scontrol": 'echo "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = launch("slurm.sh", "attgan_64", str(tmp_path / "run"), PATH=path)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == "requeue 7\n" * queued
+
+
 @pytest.mark.parametrize("script", ["local_gpu.sh", "slurm.sh", "tpu_pod.sh", "gpu_checks.sh"])
 def test_an_unknown_argument_is_refused(script):
     done = launch(script, "--dry-runn", ZONE="z")

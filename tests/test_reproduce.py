@@ -1,6 +1,12 @@
 """The plan of a paper's table: every command is one that `faceattr` takes, and its cost is the config's."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
@@ -20,6 +26,7 @@ def test_every_command_is_understood(paper, tmp_path):
     evaluation = found["evaluation"]
     assert [str(tmp_path / name) for name in models] == evaluation[2 : 2 + len(models)]
     assert f"--judge={tmp_path / 'judge'}" in evaluation
+    assert f"--split={protocol.find(paper).split}" in evaluation
 
 
 def test_a_dry_run_prints_steps_images_and_hours(tmp_path, capsys):
@@ -39,3 +46,25 @@ def test_a_dry_run_prints_steps_images_and_hours(tmp_path, capsys):
     assert "hours (estimated: 10 forward passes of" in text
     assert reproduce.main(["slgna", "celeba", str(tmp_path), "--dry-run"]) == 2
     assert "did you mean 'slgan'?" in capsys.readouterr().err
+
+
+def test_sigterm_reaches_the_training_and_what_it_left_unfinished_ends_the_plan(tmp_path, monkeypatch):
+    """A script stands for Python: it stops for SIGTERM alone, with the code of a training that has saved."""
+    python, begun = tmp_path / "python", tmp_path / "begun"
+    python.write_text(f"#!/bin/sh\ntrap 'exit 75' TERM\ntouch {begun}\nfor i in $(seq 600); do sleep 0.1; done\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop():
+        while not begun.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=stop)
+    asking.start()
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        reproduce._faceattr(["train"])
+    asking.join()
+    assert raised.value.returncode == 75
+    assert signal.getsignal(signal.SIGTERM) == before

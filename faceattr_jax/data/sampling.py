@@ -225,8 +225,8 @@ def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size
 
     A picture with the first attribute, one without it, one with the second, and so on, from batch to batch; each of
     the 2n sides is a stream of its own, so rare ones come round more often. With one attribute every batch of even
-    size is half and half, and so is every even slice of it, such as one device's. Raises UserError where an attribute
-    has no pictures on one side.
+    size is half and half, and so is every even slice of it, such as one device's; odd parts are refused. Raises
+    UserError where an attribute has no pictures on one side.
     """
     n = np.shape(labels)[1]
 
@@ -237,6 +237,8 @@ def balanced(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size
 
     def part(shard: int, shards: int, homes: np.ndarray) -> Sampler:
         own = homes[indices] == shard
+        if batch_size // shards % 2:
+            raise UserError(f"{batch_size // shards} of a batch of {batch_size} are not half with and half without it")
         return balanced(jax.random.fold_in(key, shard), indices[own], labels[own], batch_size // shards)
 
     return Sampler(batch_size, _sides(key, indices, labels), rows, part)

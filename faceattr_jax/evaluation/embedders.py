@@ -59,10 +59,11 @@ def pictures(name: str) -> Found:
     )
 
 
-def faces(crop: str, *names: str, recognizer: str = "") -> Found:
+def faces(crop: str, *names: str, recognizer: str = "", unscaled: bool = False) -> Found:
     """The first of `names` whose weights are there: "vgg_face", "dlib", or "recognizer", the run in that workdir.
 
-    crop: the preset that pictures are cut with.
+    crop: the preset that pictures are cut with. unscaled: vectors with lengths of their own, before a network that
+    gives unit vectors scales them.
     """
     reasons = []
     for name in names:
@@ -76,6 +77,7 @@ def faces(crop: str, *names: str, recognizer: str = "") -> Found:
                 raise
             reasons.append(str(error))
             continue
+        network = network.unscaled if unscaled else network
         features = jax.jit(network.features)
         shown = f"resized to {network.size} px bilinearly with antialiasing"
         return Embedder(name, network.sha256, shown, functools.partial(features, network.variables))

@@ -85,14 +85,16 @@ def look(
     if VARIETY in needs:
         add(VARIETY, inception, lambda e: Varieties(e, indices))
     if NORMS in needs:
-        network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer)
+        network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer, unscaled=True)
         add(NORMS, network, lambda e: Likeness(e, known, source, indices, norms=True))
 
-    watching = [reader for reader in readers.values() if callable(reader)]
-
     def watch(seen: editing.Seen) -> None:
-        for reader in watching:
-            reader(seen)
+        for name, reader in list(readers.items()):
+            try:
+                reader(seen)
+            except UserError as error:  # of one measure; the pass goes on for the others
+                missing[name] = str(error)
+                del readers[name]
 
     if "edit" in can:
         evaluation = editing.evaluate_editors(
@@ -104,11 +106,14 @@ def look(
         evaluation = exemplar.evaluate_exchangers({"model": editor}, judging, source, known, indices, watch=watch)
     if DRAWN in needs and "generate" in can:
         looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]
-        readers[DRAWN] = _draw(editor, judging, opened, looking, readers.get(VARIETY))
+        try:
+            readers[DRAWN] = _draw(editor, judging, opened, looking, readers.get(VARIETY))
+        except UserError as error:
+            missing[DRAWN] = str(error)
     elif DRAWN in needs:
         missing[DRAWN] = f"a {model.config.method} model draws no new faces"
     rows = _identity_curve(editor, judging, opened, readers) if curve and "edit" in can else ()
-    return Found(number, opened, evaluation, readers, missing, about, rows)
+    return Found(number, opened, evaluation, readers, missing, about, rows, strength)
 
 
 def _draw(

@@ -32,7 +32,7 @@ def evaluate(
     judge: str = "",
     recognizer: str = "",
     data: str = "",
-    split: str = "test",
+    split: str = "",
     images: int = 0,
     strength: float = 1.0,
     curve: bool = False,
@@ -40,7 +40,7 @@ def evaluate(
     """Measure runs as a paper does, and write ``evaluation.json``, ``.md`` and ``.html`` into `out`.
 
     name: of the protocol. workdirs: of runs, or checkpoints; several where the paper trains a model for each attribute.
-    recognizer: workdir of a face recogniser, for measures that take one. images: instead of the protocol's own number.
+    recognizer: workdir of a face recogniser, for measures that take one. split, images: instead of the protocol's own.
     The rest is as `run.evaluate` takes it. Returns the numbers, "MEASURE: WHICH" -> value.
     """
     protocol = find(name)
@@ -48,7 +48,7 @@ def evaluate(
     founds = []
     for number, workdir in enumerate(workdirs):
         count = images or protocol.images
-        opened = open_run(workdir, data=data, split=split, images=count, balanced=protocol.balanced)
+        opened = open_run(workdir, data=data, split=split or protocol.split, images=count, balanced=protocol.balanced)
         founds.append(
             look(
                 opened, needs, number=number, judge=judge, recognizer=recognizer, strength=strength, curve=curve
@@ -135,7 +135,11 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
                 ours, theirs = _value(config, key), _value(paper, key)
                 reasons.append(f"{key} is {ours}, in the config of the paper's size {theirs}")
         steps = opened.model.path.name if opened.model.path else ""
-        total = sum(stage.iterations for stage in build(paper).stages)
+        # Where attributes take turns, a round of ours may be shorter or longer than the paper's.
+        cycles = {stage.name: stage.cycle for stage in opened.model.method.stages}
+        total = sum(
+            stage.iterations * cycles.get(stage.name, stage.cycle) // stage.cycle for stage in build(paper).stages
+        )
         if steps.isdigit() and int(steps) < total:
             reasons.append(f"it was trained for {int(steps):,} iterations, the paper's size takes {total:,}")
     if found.judge:

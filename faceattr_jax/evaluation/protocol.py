@@ -63,9 +63,10 @@ class Step:
 class Protocol:
     """How a paper measures.
 
-    paper: its title. images: faces of the split (0: all of it). balanced: half with the attribute and half without,
-    where a run has only one. configs: those that runs should have had, of the paper's size. fine_print: what the paper
-    says about samples, resize and format, and what was chosen where it is silent. steps: trainings for full CelebA.
+    paper: its title. split: whose faces. images: how many of it (0: all of it). balanced: half with the attribute
+    and half without, where a run has only one. configs: those that runs should have had, of the paper's size.
+    fine_print: what the paper says about samples, resize and format, and what was chosen where it is silent. steps:
+    trainings for full CelebA.
     """
 
     paper: str
@@ -75,6 +76,7 @@ class Protocol:
     measures: tuple[Measure, ...]
     steps: tuple[Step, ...]
     balanced: bool = False
+    split: str = "test"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class Found:
     """What one run's faces told.
 
     number: of the run. evaluation: of `evaluate_editors` or `evaluate_exchangers`. readers: name -> what was gathered.
-    missing: name -> why not. judge: what identifies it.
+    missing: name -> why not. judge: what identifies it. strength: of the edits.
     """
 
     number: int
@@ -92,6 +94,7 @@ class Found:
     missing: Mapping[str, str]
     judge: Mapping[str, str]
     curve: Sequence[Mapping[str, float]] = ()
+    strength: float = 1.0
 
     @property
     def model(self) -> Mapping[str, Any]:

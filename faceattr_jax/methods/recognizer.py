@@ -37,7 +37,10 @@ from faceattr_jax.nn.precision import Dense
 
 
 class Embedder(nn.Module):
-    """(B, S, S, 3) -> unit vectors (B, embedding). widths: of the pairs of convolutions (`conv_pairs`)."""
+    """(B, S, S, 3) -> vectors (B, embedding), of unit length but where `scaled` is False.
+
+    widths: of the pairs of convolutions (`conv_pairs`).
+    """
 
     widths: Sequence[int]
     embedding: int
@@ -45,11 +48,12 @@ class Embedder(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool = False, scaled: bool = True) -> jax.Array:
         x = conv_pairs(images, self.widths, self.momentum, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
         x = Dense(self.embedding, use_bias=False, name="embedding")(x)
-        return unit(batch_norm(self.momentum, train, name="embedding_norm")(x))
+        x = batch_norm(self.momentum, train, name="embedding_norm")(x)
+        return unit(x) if scaled else x
 
 
 class People(nn.Module):
@@ -92,6 +96,10 @@ class FaceRecognizer(FromConfig):
     def embed(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Unit vectors (B, D), which need the embedder's variables alone."""
         return self.networks["embedder"].apply(variables_of(variables, "embedder"), images)
+
+    def embed_unscaled(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """Those vectors (B, D) before they are scaled to unit length, for measures of their lengths."""
+        return self.networks["embedder"].apply(variables_of(variables, "embedder"), images, scaled=False)
 
     def objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """Cross entropy over the people (`losses.margin_softmax`); accuracy is without the margin."""

@@ -24,6 +24,7 @@ class FaceNetwork:
     name: "dlib", "vgg_face" or "recognizer". sha256: of the weight file, or of the run's parameters. variables: its
     weights, to be passed to `features`. size: side of the pictures that it takes. apply: (variables, images
     (B, size, size, 3) in [-1, 1]) -> (B, D). square: (top, left, side) of what it looks at, in sides of the picture.
+    before: `apply` without its last step, where that scales vectors to unit length.
     """
 
     name: str
@@ -32,6 +33,12 @@ class FaceNetwork:
     size: int
     apply: Apply
     square: Square = (0.0, 0.0, 1.0)
+    before: Apply | None = None
+
+    @property
+    def unscaled(self) -> "FaceNetwork":
+        """The network whose vectors have lengths of their own."""
+        return dataclasses.replace(self, apply=self.before or self.apply)
 
     def features(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
         """Vectors (B, D) of square RGB images (B, S, S, 3) in [-1, 1]; pure, and differentiable in the images.
@@ -93,7 +100,10 @@ def _recognizer(path: str, crop: str) -> FaceNetwork:
     square = _within(_kept(model.crop), _kept(crop))
     if min(square[:2]) < 0 or max(square[:2]) + square[2] > 1:
         raise UserError(f"'{path}' looks at {model.crop} crops, of which {crop} shows a part; train one on {crop}")
-    return FaceNetwork("recognizer", hash_variables(variables), variables, model.size, model.method.embed, square)
+    method = model.method
+    return FaceNetwork(
+        "recognizer", hash_variables(variables), variables, model.size, method.embed, square, method.embed_unscaled
+    )
 
 
 def _kept(crop: str) -> Square | None:

@@ -47,11 +47,11 @@ log = logging.getLogger(__name__)
 WATCHING = ("train.", "evaluation.", "data.cache", "data.resident")
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
+def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None = None) -> TrainState:
     """Train to the end of the config, resuming what `workdir` holds, and return the final state.
 
     Raises `UserError` when the workdir belongs to another config, the data do not fit, a loss is not finite, or a
-    checkpoint cannot be written. SIGTERM saves and returns early.
+    checkpoint cannot be written. SIGTERM saves and returns early; where that is before the end, it sets `stopped`.
     """
     mesh = distributed.mesh()
     distributed.check_batch_size(config.batch_size, mesh)
@@ -84,6 +84,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                     break
                 first += stage.iterations
             checkpoints.wait()
+            if stopped and int(state.step) < run.total:
+                stopped.set()
     finally:
         writer.close()
         checkpoints.close()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -54,7 +55,7 @@ def choose(config: ConfigDict, pictures: int, mesh: Mesh) -> Choice:
         return Choice(False, "Batches come from the host, whose memory a CPU device shares.")
     share = _share(config, mesh)
     needed = -(-pictures // share) * config.image_size**2 * 3 / 2**30
-    total = (device.memory_stats() or {}).get("bytes_limit", 0) / 2**30
+    total = _least((device.memory_stats() or {}).get("bytes_limit", 0) / 2**30)
     limit = config.data.resident_gib or (FRACTION * total if wanted == "auto" else total)
     each = f"{pictures:,} pictures take {needed:.2f} GiB of each of {mesh.size} devices"
     if limit and needed > limit:
@@ -68,6 +69,11 @@ def choose(config: ConfigDict, pictures: int, mesh: Mesh) -> Choice:
         return Choice(False, "Batches come from the host: the device does not tell how much memory it has.")
     held = "its own shards" if share > 1 else "all of them"
     return Choice(True, f"Batches come from device memory: {each}, which holds {held}.")
+
+
+def _least(number: float) -> float:
+    """Over all processes, which have to choose alike."""
+    return float(np.min(multihost_utils.process_allgather(np.float32(number)))) if jax.process_count() > 1 else number
 
 
 def _share(config: ConfigDict, mesh: Mesh) -> int:
@@ -115,16 +121,19 @@ class Resident:
                 assert index
                 mine = rows[index[0]]
                 values = np.zeros((len(mine), *shape), dtype)
-                values[mine >= 0] = read(mine[mine >= 0])
+                places, end = np.flatnonzero(mine >= 0), 0
+                for part in read(mine[places]):  # in place: the pictures are in the host's memory once
+                    values[places[end : end + len(part)]] = part
+                    end += len(part)
                 return values
 
             return jax.make_array_from_callback((len(rows), *shape), sharding, of_device)
 
         labels, side = source.table.select(attributes), source.size
-        known = {"images": put((side, side, 3), np.uint8, lambda some: _pictures(source, some))}
-        known["labels"] = put(labels.shape[1:], np.float32, lambda some: labels[some])
+        known = {"images": put((side, side, 3), np.uint8, lambda some: chunks(source, some, "decoding"))}
+        known["labels"] = put(labels.shape[1:], np.float32, lambda some: [labels[some]])
         if people is not None:
-            known["identity"] = put((), np.int32, lambda some: people[some])
+            known["identity"] = put((), np.int32, lambda some: [people[some]])
         self._known, self._held = known, sharding.spec
         self._place = self._put(place)
 
@@ -174,8 +183,3 @@ class Resident:
             return {name: array[places - first] for name, array in known.items()}
 
         return jax.shard_map(of_device, mesh=self.mesh, in_specs=(self._held, batch), out_specs=batch)(known, places)
-
-
-def _pictures(source: Source, indices: np.ndarray) -> np.ndarray:
-    found = [np.zeros((0, source.size, source.size, 3), np.uint8), *chunks(source, indices, "decoding")]
-    return np.concatenate(found)

@@ -258,6 +258,11 @@ def test_an_epoch_of_a_shard_is_a_permutation_of_its_pictures():
             4,
             "too many for these data: in one of them the split is empty",
         ),
+        (
+            lambda: sampling.balanced(KEY, INDICES, LABELS, 12),
+            4,
+            "in one of them 3 of a batch of 12 are not half with and half without it",
+        ),
         (lambda: BUILT["by_identity"](), 3, "divide what a batch of 8"),
     ],
 )

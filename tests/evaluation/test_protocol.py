@@ -3,18 +3,31 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from faceattr_jax.config import load
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, embedders, features, gathering, identity, opening, papers, protocol
+from faceattr_jax.evaluation import (
+    editing,
+    embedders,
+    features,
+    gathering,
+    identity,
+    measures,
+    opening,
+    papers,
+    protocol,
+)
 from faceattr_jax.evaluation.editors import CopyingEditor
 from faceattr_jax.evaluation.embedders import Embedder
 from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
+from faceattr_jax.methods import base
 from tests import runs
 
 PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
@@ -181,7 +194,7 @@ def measured(monkeypatch, faces, tmp_path, name, configs, network, **settings):
     monkeypatch.setattr(opening, "load", lambda path: held.get(str(path), judge))
     monkeypatch.setattr(gathering.checkpoint, "read_config", lambda path: judge.config)
     if network:
-        monkeypatch.setattr(embedders, "faces", lambda crop, *names, recognizer="": network)
+        monkeypatch.setattr(embedders, "faces", lambda crop, *names, **options: network)
         monkeypatch.setattr(embedders, "pictures", lambda which: network if which != "inception" else "no inception")
     papers.evaluate(name, list(held), tmp_path, judge="judge", **settings)
     tree = json.loads((tmp_path / "evaluation.json").read_text())
@@ -215,6 +228,8 @@ def test_attribute_inverse(monkeypatch, faces, tmp_path, network):
     assert "needs 1025 pictures" in stand_in["note"]
     assert "needs 1000 pictures" in found["kernel distance by EfficientNet-lite0"]["rows"][0]["note"]
     assert not stand_in["published"], "a stand-in is not put beside an FID"
+    both = found["Frechet distance by EfficientNet-lite0 after PCA to 1024"]["rows"][1]
+    assert both["which"] == f"{stand_in['which']}, components of both"
     row = found["DFN, mean"]["rows"][0]
     assert (row["which"], row["published"]) == ("Eyeglasses", {"paper": 0.94, "CycleGAN": 0.83})
     assert 0.5 < row["value"] < 2
@@ -257,6 +272,63 @@ def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
     assert all(0 <= row["value"] <= 4 for row in errors)
     assert "stands in" in errors[0]["note"]
     assert found["User study"]["rows"][0]["published"] == {"SL-GAN": 4.37, "Attrib2img": 3.02, "icGAN": 4.10}
+
+
+def test_dfn_reads_a_recogniser_before_it_scales_its_vectors(monkeypatch, faces, tmp_path):
+    config = runs.recognizer(str(faces), crop="none")
+    monkeypatch.setattr("faceattr_jax.editor.load", lambda path: runs.fresh(config))
+    reads = [embedders.faces("none", "recognizer", recognizer="r", unscaled=unscaled) for unscaled in (False, True)]
+    images = jax.random.uniform(jax.random.key(0), (3, 32, 32, 3), minval=-1)
+    unit, unscaled = (np.asarray(read.embed(images)) for read in reads)
+    lengths = np.linalg.norm(unscaled, axis=1)
+    np.testing.assert_allclose(unscaled / lengths[:, None], unit, atol=1e-5)
+    assert np.all(np.abs(lengths - 1) > 1e-2)
+    configs = [runs.attribute_inverse(faces)]
+    monkeypatch.setattr(embedders, "pictures", lambda which: "none")
+    _, found = measured(
+        monkeypatch, faces, tmp_path, "attribute_inverse", configs, None, images=8, recognizer="r"
+    )  # fmt: skip
+    row = found["DFN, mean"]["rows"][0]
+    assert row["value"] > 0
+    assert "recognizer" in row["note"]
+
+
+def test_a_reader_that_fails_skips_its_measure_alone(monkeypatch, faces, tmp_path, network):
+    """Unit vectors, of which there is no DFN."""
+    unit = Embedder("unit", "0" * 64, "", lambda x: small(x) / jnp.linalg.norm(small(x), axis=1, keepdims=True))
+    configs = [runs.attribute_inverse(faces)]
+    _, found = measured(monkeypatch, faces, tmp_path, "attribute_inverse", configs, unit, images=8)
+    assert "this one's are all 1 long" in found["DFN, mean"]["skipped"]
+    assert found["Attribute accuracy"]["rows"][0]["value"] is not None
+    assert not found["Frechet distance by a face network"]["skipped"]
+
+
+def test_cycles_are_of_the_strength_that_was_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        measures.cycles, "cyclic_psnr", lambda *_, strength, **__: asked.append(strength) or {"Male": {"adding": 1.0}}
+    )
+    model = SimpleNamespace(method=SimpleNamespace(towards={}), attributes=("Male",))
+    cells = {"Male": {"adding": {"faces": 2}, "removing": {"faces": 0}}}
+    found = protocol.Found(
+        0, SimpleNamespace(model=model, source=None, indices=None), {"editors": {"model": {"single": cells}}},
+        {protocol.CYCLES: None}, {}, {}, strength=0.5,
+    )  # fmt: skip
+    assert [row.value for row in measures.cyclic().take([found])] == [1.0]
+    assert asked == [0.5]
+
+
+def test_iterations_are_compared_by_rounds_of_the_attributes(faces):
+    elegant = protocol.find("elegant")
+    assert (elegant.split, elegant.balanced, elegant.images) == ("train", True, 20_000)
+    for step in elegant.steps[1:]:
+        assert base.build(load(step.config, step.overrides)).stages[0].iterations == 200_000
+    source = SimpleNamespace(table=SimpleNamespace(indices=lambda split: range(20_000)))
+    for attributes, steps, reason in ((("Bangs",), "199999", "200,000"), (runs.ATTRIBUTES, "599999", "600,000")):
+        model = runs.fresh(runs.elegant(faces, attributes=attributes), f"runs/e/{steps}")
+        opened = opening.Opened(model, source, np.arange(20_000), "celeba", "train")
+        said = papers.not_comparable(protocol.Found(0, opened, None, {}, {}, {}), elegant)
+        assert f"it was trained for {int(steps):,} iterations, the paper's size takes {reason}" in said
 
 
 def test_a_missing_network_is_one_sentence(monkeypatch, tmp_path):

@@ -2,17 +2,19 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from faceattr_jax import cli
 from faceattr_jax.errors import UserError
 from faceattr_jax.training import checkpoint, loop
 from faceattr_jax.training.step import Executor
 from tests import runs
-from tests.checks import Killed, kill_at
+from tests.checks import Killed, kill_at, killed_and_resumed, unshare_compiled
 
 
 def same(a, b) -> None:
@@ -41,18 +43,28 @@ def test_a_run_leaves_config_metrics_grids_and_checkpoints(finished, faces):
 
 @pytest.mark.parametrize("iterations", [(0,), (3,), (3, 5), (4, 5)])
 def test_a_killed_run_ends_with_the_same_bits(finished, faces, tmp_path, iterations):
-    """Killed before, at and after checkpoints and evaluations, once and twice."""
+    """Killed before, at and after checkpoints and evaluations, once and twice; one goes on by programs of its own."""
     workdir, state = finished
     for iteration in iterations:
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, iteration)
             with pytest.raises(Killed):
                 loop.train(runs.attgan(faces), tmp_path / "run")
-    resumed = loop.train(runs.attgan(faces), tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        if iterations == (3, 5):
+            unshare_compiled(patch)
+        resumed = loop.train(runs.attgan(faces), tmp_path / "run")
     same(state, resumed)
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (workdir / "metrics.csv").read_bytes()
     for name in ("edits-0000003.png", "edits-0000006.png"):
         assert (tmp_path / "run" / "grids" / name).read_bytes() == (workdir / "grids" / name).read_bytes()
+
+
+def test_a_scanned_run_killed_and_resumed(faces, tmp_path, monkeypatch):
+    """As on GPU and TPU, whole iterations at a time; each part by programs of its own."""
+    unshare_compiled(monkeypatch, scan=True)
+    few = {"model__widths": (4,), "train__evaluate_every": 0, "train__iterations": 4}
+    killed_and_resumed(monkeypatch, runs.classifier(faces, **few), tmp_path)
 
 
 def test_resuming_says_from_which_step(faces, tmp_path, caplog, monkeypatch):
@@ -85,12 +97,22 @@ def test_sigterm_saves_and_ends(faces, tmp_path, monkeypatch, finished, caplog):
         return iterate(self, state, batches, number)
 
     monkeypatch.setattr(Executor, "iterate", signalled)
-    state = loop.train(runs.attgan(faces), tmp_path)
+    stopped = threading.Event()
+    state = loop.train(runs.attgan(faces), tmp_path, stopped=stopped)
     assert int(state.step) == 3
+    assert stopped.is_set()
     assert "saved at step 3" in caplog.text
     assert (tmp_path / "checkpoints" / "3").is_dir()
     monkeypatch.undo()
-    same(finished[1], loop.train(runs.attgan(faces), tmp_path))
+    stopped.clear()
+    same(finished[1], loop.train(runs.attgan(faces), tmp_path, stopped=stopped))
+    assert not stopped.is_set()
+
+
+def test_a_training_that_sigterm_stopped_has_an_exit_code_of_its_own(tmp_path, monkeypatch):
+    for ends, code in ((lambda stopped: stopped.set(), 75), (lambda stopped: None, 0)):
+        monkeypatch.setattr(loop, "train", lambda config, workdir, *, stopped, ends=ends: ends(stopped))
+        assert cli.main(["train", "--config=classifier_synthetic", f"--workdir={tmp_path}"]) == code
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(faces, tmp_path, monkeypatch):

@@ -22,7 +22,12 @@ def check(exported: export.Exported) -> None:
     assert "f64" not in module
 
 
-@pytest.mark.parametrize("paper", programs.PAPERS)
+QUICK = ("attgan", "attribute_inverse")  # tracing the others' phases takes most of a minute
+
+
+@pytest.mark.parametrize(
+    "paper", [pytest.param(paper, marks=() if paper in QUICK else pytest.mark.slow) for paper in programs.PAPERS]
+)
 def test_every_phase_lowers(paper):
     method = programs.method(paper)
     for stage in method.stages:
@@ -31,7 +36,7 @@ def test_every_phase_lowers(paper):
                 check(export.export(update, platforms=PLATFORMS)(*arguments))
 
 
-@pytest.mark.parametrize("paper", ["attgan", "diat"])
+@pytest.mark.parametrize("paper", ["attgan", pytest.param("diat", marks=pytest.mark.slow)])
 def test_a_whole_iteration_lowers(paper):
     """What runs on GPU and TPU: the repeats of a phase as a loop inside one program."""
     method = programs.method(paper)

@@ -1,11 +1,13 @@
 """Two processes of two devices each on the loopback address: one is killed, or asked to stop."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +32,26 @@ def train(faces: Path, workdir: Path, iterations: int, *cluster: str, devices: i
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
-def pair(faces: Path, workdir: Path, iterations: int) -> "list[subprocess.Popen[str]]":
+@contextlib.contextmanager
+def pair(faces: Path, workdir: Path, iterations: int) -> "Iterator[list[subprocess.Popen[str]]]":
+    """Two processes, killed in the end if they still run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     cluster = [f"--coordinator={address}", "--processes=2"]
-    return [train(faces, workdir, iterations, *cluster, f"--process={process}") for process in range(2)]
+    both = [train(faces, workdir, iterations, *cluster, f"--process={process}") for process in range(2)]
+    try:
+        yield both
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
 
 
-def finish(*processes: "subprocess.Popen[str]") -> None:
+def finish(*processes: "subprocess.Popen[str]", code: int = 0) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 0, errors
+        assert process.returncode == code, errors
 
 
 def steps(workdir: Path) -> list[int]:
@@ -64,10 +74,10 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
 
 
 def test_sigterm_to_one_saves_what_one_process_restores(faces, tmp_path):
-    both = pair(faces, tmp_path, 100_000)
-    until_saved(tmp_path, both)
-    both[1].send_signal(signal.SIGTERM)
-    finish(*both)
+    with pair(faces, tmp_path, 100_000) as both:
+        until_saved(tmp_path, both)
+        both[1].send_signal(signal.SIGTERM)
+        finish(*both, code=75)
     last = steps(tmp_path)[-1]
     # As many devices, of one process; then the metrics have every step once.
     finish(train(faces, tmp_path, last + 2, devices=4))
@@ -76,13 +86,15 @@ def test_sigterm_to_one_saves_what_one_process_restores(faces, tmp_path):
 
 
 def test_a_killed_one_and_a_restart_end_like_one_process(faces, tmp_path):
-    both = pair(faces, tmp_path / "two", 8)
-    until_saved(tmp_path / "two", both)
-    both[1].kill()
-    both[1].communicate()
-    both[0].kill()  # it waits for the other, as a cluster's scheduler would not let it
-    both[0].communicate()
-    finish(*pair(faces, tmp_path / "two", 8))
+    with pair(faces, tmp_path / "two", 8) as both:
+        until_saved(tmp_path / "two", both)
+        both[1].kill()
+        both[1].communicate()
+        assert both[1].returncode == -signal.SIGKILL
+        assert steps(tmp_path / "two")[-1] < 8
+        # The other waits for it, as a cluster's scheduler would not let it, and is killed, too.
+    with pair(faces, tmp_path / "two", 8) as both:
+        finish(*both)
     finish(train(faces, tmp_path / "one", 8, devices=4))
     two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
     assert two.keys() == one.keys()

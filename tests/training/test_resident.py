@@ -166,6 +166,12 @@ def test_what_is_chosen_and_why(data, mesh, on_device, reason):
     assert re.search(reason, choice.reason)
 
 
+def test_processes_choose_by_the_least_of_their_devices(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(resident.multihost_utils, "process_allgather", lambda own: np.array([own, own / 2]))
+    assert "more than the 0.80 GiB" in resident.choose(settings(), GIB, mesh_of("gpu", 4)).reason
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"data.resident is 'on', but .* 1\.00 GiB of each of 1 devices, of 0\.50"):
         resident.choose(settings(resident="on"), GIB, mesh_of("gpu", 0.5))

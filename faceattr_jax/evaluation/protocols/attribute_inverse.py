@@ -23,7 +23,7 @@ PROTOCOL = Protocol(
         "The paper takes 1,000 test images with an attribute and 1,000 without, and a model for each: give all runs "
         "at once.",
         "FID: originals beside their inverted images, both directions together, Inception's 2048 features reduced by "
-        "PCA to 1024; of what the components are it does not say: of the originals.",
+        "PCA to 1024; of what the components are it does not say: of the originals, and in a second row of both sets.",
         "DFN: which recogniser it does not say. That the interquartile range is smaller than CycleGAN's is in a "
         "figure.",
         "128 px to Inception's 299 bilinearly; 8-bit RGB, no compression.",
