@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,7 +31,8 @@ class Change:
 
     edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where they are misread. judge: a
     classifier that reads the others, instead of the model itself. reference: a face, cut as the model's, from which the
-    attributes that `edits` names are taken over, for a model that swaps; then nothing else counts.
+    attributes that `edits` names are taken over, for a model that swaps; then nothing else may be given.
+    Raises `UserError` where something else is, and for a bad attribute.
     """
 
     editor: Editor
@@ -44,6 +45,11 @@ class Change:
     def __post_init__(self) -> None:
         if self.reference is None:  # a misspelt attribute is said before anybody looks for faces
             parse(self.edits, self.editor.attributes)
+            return
+        given = {"--strength": self.strength != 1, "--source": self.source, "--judge": self.judge}
+        given |= {item: item.partition("=")[2].strip() not in ("", "1") for item in self.edits.split(",")}
+        if idle := [name for name, there in given.items() if there]:
+            raise UserError(f"--reference gives attributes as that face has them; leave out {', '.join(idle)}.")
 
     def __call__(self, look: Callable[[Editor], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """A face unedited, as the model reconstructs it, and edited: (S, S, 3) float32 in [-1, 1].
@@ -97,6 +103,8 @@ def edit_files(
     overwrite a file.
     """
     named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
+    if not named and out.suffix.lower() in Image.registered_extensions():
+        raise UserError(f"--out={out}: {out.suffix} files are not written, but {', '.join(photo.FORMATS)} ones are.")
     if len(paths) > 1 and (named or by_hand):
         what = f"--out={out} is one file" if named else "--landmarks are of one picture"
         raise UserError(f"{what}, and there are {len(paths)} pictures; edit them one by one.")
@@ -107,9 +115,7 @@ def edit_files(
         whole = not by_hand and (aligned or before.image.size == crops.ALIGNED)
         target = out if named else out / f"{path.stem}.edited{'.png' if whole else before.suffix}"
         sheet = target.parent / f"{path.stem}.strip.png"
-        for wanted in (target, sheet) if strip else (target,):
-            if wanted.exists() or wanted in contents:
-                raise UserError(f"{wanted}: this file would be overwritten; move it, or give another --out.")
+        files.check_new(target, *[sheet] * strip, besides=contents)
         view = rgb(before.image)
         if whole:
             image = np.asarray(to_uint8(change(functools.partial(_cut_aligned, view))[1]))
@@ -143,7 +149,10 @@ def face_in(editor: Editor, view: Image.Image, what: str, detector: Callable[[],
     """
     if view.size == crops.ALIGNED:
         return _cut_aligned(view, editor)
-    return _cut(view, _choose(detector()(view), "largest", what)[0].landmarks, editor)
+    faces = detector()(view)
+    if not faces:
+        raise UserError(f"'{what}': no face is seen well enough.")
+    return _cut(view, _choose(faces, "largest", what)[0].landmarks, editor)
 
 
 def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], what: str) -> list[Face]:
@@ -201,7 +210,7 @@ def slide_files(
     """
     strengths = strengths or editor.slider
     images = np.stack([_cropped(editor, path) for path in paths])
-    targets = list(_targets(paths, out, "slide"))
+    targets = _targets(paths, out, "slide")
     judged = (judge, np.stack([_cropped(judge, path) for path in paths])) if judge else None
     slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source, judged))
     pictures = np.concatenate([images[:, None], np.moveaxis(np.asarray(to_uint8(slid)), 0, 1)], axis=1)
@@ -228,9 +237,7 @@ def label_folder(
     crop: a preset instead of the model's own. Raises `UserError` where there is no picture, and rather than overwrite
     a file. A picture that cannot be read or cropped gets no row; where none can nothing is written.
     """
-    for target in filter(None, (out, probabilities)):
-        if target.exists() or out == probabilities:
-            raise UserError(f"{target}: this file would be overwritten; move it, or give another name.")
+    files.check_new(*filter(None, (out, probabilities)))
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}'; give one with pictures")
     table = read_pictures(folder).table
@@ -280,8 +287,7 @@ def generate_file(editor: Editor, edits: str, out: Path, *, count: int, seed: in
     wanted = parse(edits, editor.attributes) if edits else {}
     if count < 1:
         raise UserError(f"--n={count}: ask for 1 face or more.")
-    if out.exists():
-        raise UserError(f"{out}: this file would be overwritten; move it, or give another --out.")
+    files.check_new(out)
     labels = np.zeros((count, len(editor.attributes)), np.float32)
     if len(wanted) < len(editor.attributes):
         table = open_source(data or editor.config.data.path, size=editor.size, crop=editor.crop).table
@@ -319,7 +325,7 @@ def swap_files(
     image = _cropped(editor, path)
     others = np.stack([_cropped(editor, reference) for reference in references])
     what = "matrix" if matrix else "linear" if linear else "swapped"
-    targets = list(_targets([path], out, what))
+    targets = _targets([path], out, what)
     if what == "swapped":
         grids.write_png(targets[0], np.asarray(to_uint8(editor.swap(image, others, names))))
         return targets
@@ -376,11 +382,7 @@ def _source(
     return own
 
 
-def _targets(paths: Sequence[Path], out: Path, what: str) -> Iterator[Path]:
-    seen: set[Path] = set()
-    for path in paths:
-        target = out / f"{path.stem}.{what}.png"
-        if target.exists() or target in seen:
-            raise UserError(f"{target}: this file would be overwritten; move it, or give another --out.")
-        seen.add(target)
-        yield target
+def _targets(paths: Sequence[Path], out: Path, what: str) -> list[Path]:
+    targets = [out / f"{path.stem}.{what}.png" for path in paths]
+    files.check_new(*targets)
+    return targets
