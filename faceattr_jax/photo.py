@@ -9,7 +9,7 @@ import io
 import os
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from faceattr_jax.data import align
 from faceattr_jax.data.images import decode
@@ -33,8 +33,12 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     ".jpeg": ("JPEG", ("RGB", "L", "CMYK"), {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", ("RGB", "RGBA"), {"lossless": True, "exact": True}),
     ".tif": ("TIFF", MODES, {"compression": "tiff_lzw"}),
+    ".tiff": ("TIFF", MODES, {"compression": "tiff_lzw"}),
 }
 """By suffix: Pillow's format, the modes it holds, and how it is written: without loss, JPEG as well as may be."""
+
+_PICTURES = (700, 34377)
+"""EXIF's places for what programs note (XMP, Photoshop), previews of the photo included."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -64,16 +68,19 @@ class Photo:
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> "Photo":
-        """Raises UserError as `read_image` does."""
+        """Raises UserError as `read_image` does, and for floating-point pixels, of which nobody knows the white."""
 
         def parts(image: Image.Image) -> Photo:
             image.load()  # a PNG may have its EXIF behind the pixels
+            if image.mode == "F":
+                raise UserError(f"'{path}' has floating-point pixels; give it with 8 or 16 bits.")
             exif = image.getexif()
             orientation = exif.get(_ORIENTATION, 1)
             known = orientation in _TURNS
             profile = image.info.get("icc_profile")
             stored = _editable(image)
             upright = stored.transpose(_TURNS[orientation]) if known else stored.copy()
+            upright.info.clear()  # else Pillow would write comments from it
             return Photo(upright, orientation if known else 1, exif, profile)
 
         return decode(path, parts)
@@ -87,8 +94,8 @@ class Photo:
         """The file, stored as the original was, of the format that `suffix` (of FORMATS) names.
 
         Without `keep_exif` nothing is left of EXIF but the orientation: time, place and camera are nobody's business.
-        A thumbnail is never kept, which would show the face as it was. Raises UserError for a mode that the format
-        lacks.
+        What may hold a thumbnail, which would show the face as it was, is never kept: neither are maker notes and XMP.
+        Raises UserError for a mode that the format lacks.
         """
         name, modes, options = FORMATS[suffix]
         mode = self.image.mode
@@ -99,7 +106,10 @@ class Photo:
         exif = Image.Exif()
         if keep_exif:
             exif.load(self.exif.tobytes())
-            exif.pop(_ORIENTATION, None)
+            for tag in (_ORIENTATION, *_PICTURES):
+                exif.pop(tag, None)
+            if ExifTags.IFD.Exif in exif:
+                exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.IFD.MakerNote, None)
         if self.orientation != 1:
             exif[_ORIENTATION] = self.orientation
         stored = self.image.transpose(_BACK[self.orientation]) if self.orientation != 1 else self.image
@@ -110,6 +120,8 @@ class Photo:
 
 def _editable(image: Image.Image) -> Image.Image:
     """`image` in one of MODES: its own, or the nearest that holds all of its colours."""
+    if image.mode.startswith("I"):  # other byte orders and 32 bits; of its transparency Pillow knows nothing
+        image = Image.fromarray(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
         return image.convert("LA" if image.mode == "L" else "RGBA")
     if image.mode == "1":
