@@ -150,6 +150,7 @@ def _export(a: argparse.Namespace) -> None:
 def _card(a: argparse.Namespace) -> None:
     from faceattr_jax.card import card
 
+    files.check_new(*[a.out] if a.out else [])
     text = card(a.checkpoint)
     if a.out:
         files.write(a.out, text)

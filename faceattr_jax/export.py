@@ -93,7 +93,7 @@ def to_stablehlo(checkpoint: str | Path, path: Path) -> str:
     nothing where what it computes is not within 1e-5 of the model.
     """
     about_path = path.with_name(f"{path.name}.json")
-    _check_new(path, about_path)
+    files.check_new(path, about_path)
     _package("flatbuffers")
     editor = load(checkpoint)
     made = function(editor)
@@ -116,7 +116,7 @@ def to_onnx(checkpoint: str | Path, path: Path) -> str:
     Returns what was written. Raises `UserError` where a file is in the way, and writes nothing where what onnxruntime
     computes of it is not within 1e-4 of the model.
     """
-    _check_new(path)
+    files.check_new(path)
     jax2onnx, onnxruntime = _package("jax2onnx"), _package("onnxruntime")
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape that it does not store
     editor = load(checkpoint)
@@ -201,12 +201,6 @@ def _check(made: Function, run: Callable[..., Any], kind: str) -> float:
 def _summary(made: Function, error: float) -> str:
     inputs = ", ".join(f"{name} {str(shape).replace(chr(39), '')}" for name, shape in made.inputs.items())
     return f"{made.name}({inputs}), within {error:.0e} of the model"
-
-
-def _check_new(*paths: Path) -> None:
-    for path in paths:
-        if path.exists():
-            raise UserError(f"{path}: something is there already; give a new file.")
 
 
 def _package(name: str) -> Any:

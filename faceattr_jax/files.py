@@ -1,7 +1,19 @@
 """Files that are written whole or not at all."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
+
+from faceattr_jax.errors import UserError
+
+
+def check_new(*paths: Path, besides: Collection[Path] = ()) -> None:
+    """Raises UserError where a file to write is there already, or is one of the others or of those `besides` them."""
+    seen = set(besides)
+    for path in paths:
+        if path in seen or path.exists():
+            raise UserError(f"{path}: this file would be overwritten; move it, or give another name.")
+        seen.add(path)
 
 
 def write(path: str | Path, content: bytes | str) -> None:

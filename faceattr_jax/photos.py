@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -107,9 +107,7 @@ def edit_files(
         whole = not by_hand and (aligned or before.image.size == crops.ALIGNED)
         target = out if named else out / f"{path.stem}.edited{'.png' if whole else before.suffix}"
         sheet = target.parent / f"{path.stem}.strip.png"
-        for wanted in (target, sheet) if strip else (target,):
-            if wanted.exists() or wanted in contents:
-                raise UserError(f"{wanted}: this file would be overwritten; move it, or give another --out.")
+        files.check_new(target, *[sheet] * strip, besides=contents)
         view = rgb(before.image)
         if whole:
             image = np.asarray(to_uint8(change(functools.partial(_cut_aligned, view))[1]))
@@ -201,7 +199,7 @@ def slide_files(
     """
     strengths = strengths or editor.slider
     images = np.stack([_cropped(editor, path) for path in paths])
-    targets = list(_targets(paths, out, "slide"))
+    targets = _targets(paths, out, "slide")
     judged = (judge, np.stack([_cropped(judge, path) for path in paths])) if judge else None
     slid = editor.slide(images, attribute, strengths, source=_source(editor, images, source, judged))
     pictures = np.concatenate([images[:, None], np.moveaxis(np.asarray(to_uint8(slid)), 0, 1)], axis=1)
@@ -228,9 +226,7 @@ def label_folder(
     crop: a preset instead of the model's own. Raises `UserError` where there is no picture, and rather than overwrite
     a file. A picture that cannot be read or cropped gets no row; where none can nothing is written.
     """
-    for target in filter(None, (out, probabilities)):
-        if target.exists() or out == probabilities:
-            raise UserError(f"{target}: this file would be overwritten; move it, or give another name.")
+    files.check_new(*filter(None, (out, probabilities)))
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}'; give one with pictures")
     table = read_pictures(folder).table
@@ -280,8 +276,7 @@ def generate_file(editor: Editor, edits: str, out: Path, *, count: int, seed: in
     wanted = parse(edits, editor.attributes) if edits else {}
     if count < 1:
         raise UserError(f"--n={count}: ask for 1 face or more.")
-    if out.exists():
-        raise UserError(f"{out}: this file would be overwritten; move it, or give another --out.")
+    files.check_new(out)
     labels = np.zeros((count, len(editor.attributes)), np.float32)
     if len(wanted) < len(editor.attributes):
         table = open_source(data or editor.config.data.path, size=editor.size, crop=editor.crop).table
@@ -319,7 +314,7 @@ def swap_files(
     image = _cropped(editor, path)
     others = np.stack([_cropped(editor, reference) for reference in references])
     what = "matrix" if matrix else "linear" if linear else "swapped"
-    targets = list(_targets([path], out, what))
+    targets = _targets([path], out, what)
     if what == "swapped":
         grids.write_png(targets[0], np.asarray(to_uint8(editor.swap(image, others, names))))
         return targets
@@ -376,11 +371,7 @@ def _source(
     return own
 
 
-def _targets(paths: Sequence[Path], out: Path, what: str) -> Iterator[Path]:
-    seen: set[Path] = set()
-    for path in paths:
-        target = out / f"{path.stem}.{what}.png"
-        if target.exists() or target in seen:
-            raise UserError(f"{target}: this file would be overwritten; move it, or give another --out.")
-        seen.add(target)
-        yield target
+def _targets(paths: Sequence[Path], out: Path, what: str) -> list[Path]:
+    targets = [out / f"{path.stem}.{what}.png" for path in paths]
+    files.check_new(*targets)
+    return targets

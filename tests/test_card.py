@@ -53,6 +53,10 @@ def test_a_run(run, faces, capsys, tmp_path):
     assert cli.main(["card", str(run), f"--out={tmp_path / 'CARD.md'}"]) == 0
     assert (tmp_path / "CARD.md").read_text() == text
     assert capsys.readouterr().out == f"{tmp_path / 'CARD.md'}\n"
+    (tmp_path / "CARD.md").write_text("my own")
+    assert cli.main(["card", str(run), f"--out={tmp_path / 'CARD.md'}"]) == 2
+    assert "CARD.md: this file would be overwritten; move it, or give another name." in capsys.readouterr().err
+    assert (tmp_path / "CARD.md").read_text() == "my own"
     assert cli.main(["card", str(run)]) == 0
     assert capsys.readouterr().out == text + "\n"
 

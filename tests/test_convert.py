@@ -285,7 +285,7 @@ def test_safetensors_bit_by_bit(name, trained, images, tmp_path, capsys):
     content = path.read_bytes()
     capsys.readouterr()
     assert cli.main(["export", str(trained / name), "--to", "safetensors", str(path)]) == 2
-    assert "model.safetensors: something is there already; give a new file" in capsys.readouterr().err
+    assert "model.safetensors: this file would be overwritten; move it" in capsys.readouterr().err
     assert path.read_bytes() == content
 
 

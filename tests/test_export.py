@@ -185,7 +185,7 @@ def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
         f"{path}: edit(images (B, 16, 16, 3), edits (B, 3), strength ()), within "
     )
     assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 2
-    assert "something is there already" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     out = tmp_path / "edited.png"
     monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(path), str(picture), "Eyeglasses=1,Male=0", str(out)])
     runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))

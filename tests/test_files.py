@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from faceattr_jax import files
+from faceattr_jax.errors import UserError
 
 
 def test_a_file_is_written_and_replaced_and_its_folder_made(tmp_path: Path) -> None:
@@ -29,3 +30,12 @@ def test_an_old_file_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest
         files.write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_would_be_overwritten_is_named(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / name for name in ("old", "new", "other"))
+    old.touch()
+    files.check_new(new, other)
+    for paths, besides, named in (([new, old], [], old), ([new, new], [], new), ([other, new], [new], new)):
+        with pytest.raises(UserError, match=f"^{named}: this file would be overwritten; move it"):
+            files.check_new(*paths, besides=besides)

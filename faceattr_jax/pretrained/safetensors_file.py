@@ -31,8 +31,7 @@ def write(path: Path, config: ConfigDict, variables: Mapping[str, Any], *, half:
     """
     from safetensors.numpy import save
 
-    if path.exists():
-        raise UserError(f"{path}: something is there already; give a new file.")
+    files.check_new(path)
     dtype = np.float16 if half else None
     tensors = {name: np.array(a, dtype, order="C") for name, a in flatten(variables).items()}
     files.write(path, save(tensors, {CONFIG: configs.to_json(config)}))
