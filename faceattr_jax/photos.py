@@ -31,7 +31,8 @@ class Change:
 
     edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where they are misread. judge: a
     classifier that reads the others, instead of the model itself. reference: a face, cut as the model's, from which the
-    attributes that `edits` names are taken over, for a model that swaps; then nothing else counts.
+    attributes that `edits` names are taken over, for a model that swaps; then nothing else may be given. Raises `UserError`
+    where something else is, and for a bad attribute.
     """
 
     editor: Editor
@@ -44,6 +45,11 @@ class Change:
     def __post_init__(self) -> None:
         if self.reference is None:  # a misspelt attribute is said before anybody looks for faces
             parse(self.edits, self.editor.attributes)
+            return
+        given = {"--strength": self.strength != 1, "--source": self.source, "--judge": self.judge}
+        given |= {item: item.partition("=")[2].strip() not in ("", "1") for item in self.edits.split(",")}
+        if idle := [name for name, there in given.items() if there]:
+            raise UserError(f"--reference gives attributes as that face has them; leave out {', '.join(idle)}.")
 
     def __call__(self, look: Callable[[Editor], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """A face unedited, as the model reconstructs it, and edited: (S, S, 3) float32 in [-1, 1].
@@ -97,6 +103,8 @@ def edit_files(
     overwrite a file.
     """
     named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
+    if not named and out.suffix.lower() in Image.registered_extensions():
+        raise UserError(f"--out={out}: {out.suffix} files are not written, but {', '.join(photo.FORMATS)} ones are.")
     if len(paths) > 1 and (named or by_hand):
         what = f"--out={out} is one file" if named else "--landmarks are of one picture"
         raise UserError(f"{what}, and there are {len(paths)} pictures; edit them one by one.")

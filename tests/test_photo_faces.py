@@ -463,10 +463,17 @@ def test_a_reference_lends_its_attributes(tmp_path):
     Image.new("RGB", (300, 300), (255, 255, 255)).save(path)
     reference = photos.read_face(swapper, path, seen_by(face_at(150, 150)))
     assert reference.shape == (SIZE, SIZE, 3)
-    for names, level in (("Bangs", 0.2), ("Bangs=1,Male=0", 0.2), ("Male", 0.0)):
+    for names, level in (("Bangs", 0.2), ("Bangs=1,Male", 0.2), ("Male", 0.0)):
         edited = edit_photo(Change(swapper, names, reference=reference), picture, [landmarks])
         difference = np.asarray(edited).astype(int) - picture
         np.testing.assert_allclose(difference[110:130, 120:140], level * 127.5, atol=1)
+    for edits, options, idle in (
+        ("Bangs=1,Male=0", {}, "Male=0"),
+        ("Bangs", {"strength": 2.0, "source": "Male=0"}, "--strength, --source"),
+        ("Bangs", {"judge": swapper}, "--judge"),
+    ):
+        with pytest.raises(UserError, match=f"as that face has them; leave out {idle}"):
+            Change(swapper, edits, reference=reference, **options)
 
 
 def test_command(change, editor, monkeypatch, tmp_path, capsys):
@@ -482,6 +489,8 @@ def test_command(change, editor, monkeypatch, tmp_path, capsys):
         assert (image.format, image.size) == ("JPEG", (200, 200))
     assert cli.main(argv) == 2
     assert "would be overwritten" in capsys.readouterr().err
+    assert cli.main([*argv[:5], f"--out={tmp_path / 'new.BMP'}"]) == 2
+    assert "new.BMP: .BMP files are not written, but .png, .jpg," in capsys.readouterr().err
     noise(200, 200).convert("RGBA").save(tmp_path / "clear.png")
     for pictures, message in (
         ([tmp_path / "clear.png"], "JPEG has no pictures of mode RGBA"),
