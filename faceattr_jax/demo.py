@@ -88,11 +88,15 @@ def read_photo(data: bytes) -> Image.Image:
     return read_image(io.BytesIO(data), "the photo")
 
 
-def face_in(editor: Editor, photo: Image.Image) -> np.ndarray:
-    """The largest face that is seen in a photo, else the largest centred square, cut as the model was trained."""
-    with contextlib.suppress(UserError):  # no face is seen, or the extra that looks for faces is not there
-        return photos.face_in(editor, photo, "the photo", _detector)
-    return crops.crop(photo, "center", editor.size)
+def face_in(editor: Editor, photo: Image.Image) -> tuple[np.ndarray, str]:
+    """The largest face that is seen in a photo, cut as the model was trained; and "".
+
+    Where none is seen, or the extra that looks for faces is not there: the largest centred square; and why.
+    """
+    try:
+        return photos.face_in(editor, photo, "the photo", _detector), ""
+    except UserError as error:
+        return crops.crop(photo, "center", editor.size), f"{str(error).rstrip('.')}."
 
 
 _detector = functools.cache(yunet)
@@ -259,6 +263,9 @@ def page(editor: Editor) -> Any:
 
 def serve(editor: Editor, host: str, port: int) -> None:
     """Serve the page until it is interrupted (Ctrl-C) or terminated; `UserError` where the address cannot be had."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the folder goes then, too
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="faceattr-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # which gradio reads when it is imported, too
         blocks, gr = page(editor), _gradio()
@@ -267,10 +274,9 @@ def serve(editor: Editor, host: str, port: int) -> None:
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, footer_links=[],
                 run_history=False, ssr_mode=False, max_file_size=MAX_BYTES, css=CSS, theme=_theme(gr),
             )  # fmt: skip
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise UserError(f"{host}:{port} cannot be served ({error}); give another --host or --port.") from None
         print(f"http://{host}:{port}  (Ctrl-C stops it)", flush=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes then, too
         try:
             blocks.block_thread()
         finally:
@@ -339,7 +345,10 @@ def _chooser(gr: Any, editor: Editor, blocks: Any, title: str, first: int) -> _C
     others = gr.Button("Draw others", size="sm")
 
     def take(data: bytes) -> tuple[None, np.ndarray]:
-        return None, face_in(editor, read_photo(data))  # the place to drop is empty again
+        face, reason = face_in(editor, read_photo(data))
+        if reason:
+            gr.Warning(f"{reason} The middle of the photo is taken.")
+        return None, face  # the place to drop is empty again
 
     def pick(page: int, event: gr.SelectData) -> np.ndarray:
         return drawn_faces(editor, page)[event.index]
@@ -349,7 +358,8 @@ def _chooser(gr: Any, editor: Editor, blocks: Any, title: str, first: int) -> _C
 
     others.click(draw, number, [number, drawn])
     events = [
-        photo.upload(_told(gr, take), photo, [photo, state]),
+        # One at a time, on the whole page: there is one detector.
+        photo.upload(_told(gr, take), photo, [photo, state], concurrency_id="faces"),
         drawn.select(pick, number, state),
         blocks.load(lambda: drawn_faces(editor, 0)[first], None, state),
     ]
@@ -468,8 +478,8 @@ def _generate_tab(gr: Any, editor: Editor, blocks: Any, chosen: _Chosen | None) 
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
             draw = gr.Button("Draw faces", variant="primary")
 
-    def make(names: Sequence[str], count: int, seed: int) -> list[Image.Image]:
-        return [enlarged(face, 256) for face in generated(editor, names, int(count), int(seed))]
+    def make(names: Sequence[str], count: int, seed: int | None) -> list[Image.Image]:
+        return [enlarged(face, 256) for face in generated(editor, names, int(count), int(seed or 0))]
 
     draw.click(_told(gr, make), [which, count, seed], faces)
     blocks.load(make, [which, count, seed], faces)

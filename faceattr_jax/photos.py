@@ -149,7 +149,10 @@ def face_in(editor: Editor, view: Image.Image, what: str, detector: Callable[[],
     """
     if view.size == crops.ALIGNED:
         return _cut_aligned(view, editor)
-    return _cut(view, _choose(detector()(view), "largest", what)[0].landmarks, editor)
+    faces = detector()(view)
+    if not faces:
+        raise UserError(f"'{what}': no face is seen well enough.")
+    return _cut(view, _choose(faces, "largest", what)[0].landmarks, editor)
 
 
 def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], what: str) -> list[Face]:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 import faceattr_jax as fj
 from faceattr_jax import demo
+from faceattr_jax.data import crops
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
@@ -122,7 +124,7 @@ def test_photos_are_limited_and_cropped(editor, monkeypatch):
     Image.new("RGB", (60, 40)).save(upright, "JPEG", exif=exif)
     photo = demo.read_photo(upright.getvalue())
     assert photo.size == (40, 60)
-    assert demo.face_in(editor, photo).shape == (32, 32, 3)
+    assert demo.face_in(editor, photo)[0].shape == (32, 32, 3)
     for data, message in (
         (b"hello", "'the photo' is not a picture"),
         (png((64, 64))[:60], "damaged or cut short"),
@@ -133,6 +135,35 @@ def test_photos_are_limited_and_cropped(editor, monkeypatch):
     monkeypatch.setattr(demo, "MAX_PIXELS", 64 * 64 - 1)
     with pytest.raises(UserError, match="4,096 pixels; this page takes up to 4,095"):
         demo.read_photo(png((64, 64)))
+
+
+def test_a_photo_without_a_face_says_so(editor, monkeypatch):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8))
+    monkeypatch.setattr(demo, "_detector", lambda: lambda image: [])
+    face, reason = demo.face_in(editor, photo)
+    np.testing.assert_array_equal(face, crops.crop(photo, "center", 32))
+    assert reason == "'the photo': no face is seen well enough."
+
+
+@pytest.mark.parametrize("error", [OSError("in use"), OverflowError("port must be 0-65535")])
+def test_an_address_that_cannot_be_had(error, monkeypatch):
+    class Blocks:
+        def launch(self, **options):
+            # Whoever stops the server from here on leaves no folder behind.
+            assert {signal.getsignal(number) for number in stops}.isdisjoint({signal.SIG_DFL})
+            raise error
+
+    stops = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(demo, "page", lambda editor: Blocks())
+    monkeypatch.setattr(demo, "_gradio", lambda: None)
+    monkeypatch.setattr(demo, "_theme", lambda gr: None)
+    monkeypatch.setitem(os.environ, "GRADIO_TEMP_DIR", "")
+    try:
+        with pytest.raises(UserError, match=r"127.0.0.1:70000 cannot be served \(.*\); give another --host or --port"):
+            demo.serve(None, "127.0.0.1", 70000)
+    finally:
+        for number, handler in stops.items():
+            signal.signal(number, handler)
 
 
 def test_drawn_faces_are_other_people_on_every_page(editor):
@@ -202,7 +233,8 @@ def served(trained, tmp_path):
             assert line.startswith(f"http://127.0.0.1:{port} "), (tmp_path / "log").read_text()
             yield line.split()[0]
         finally:
-            server.terminate()
+            nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            server.send_signal(signal.SIGTERM if nohup else signal.SIGHUP)
     assert server.returncode == 0
     assert not list(folder.iterdir()), "nothing is kept"
 
@@ -241,17 +273,18 @@ def test_the_page_in_a_browser(served, trained, tmp_path):
         drawn = shown()
         tab.locator("input[type=file]").first.set_input_files(upload)
         uploaded = shown()
+        assert "The middle of the photo is taken." in tab.locator(".toast-body.warning").first.inner_text()
         tab.locator(".sliders input[type=range]").last.fill("2")
         moved = shown()
 
         tab.locator("input[type=file]").first.set_input_files({**upload, "buffer": b"no picture"})
-        told = tab.locator(".toast-body").first
+        told = tab.locator(".toast-body.error").first
         told.wait_for()
         assert "'the photo' is not a picture that can be read" in told.inner_text()
         tab.set_viewport_size({"width": 390, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
-    face = demo.face_in(model, photo)
+    face, _ = demo.face_in(model, photo)
     own = demo.owned(model, face)
     name = next(reversed(list(demo.groups(model.attributes).values())))[-1]
     np.testing.assert_allclose(uploaded, demo.changed(model, face, own, {}), atol=1)
