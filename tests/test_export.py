@@ -173,6 +173,9 @@ def test_a_decision_that_rounding_turns_is_no_error_of_the_file():
     assert [len(x) for x in seen] == [1, 7, 1, 7]
     with pytest.raises(UserError, match="differ"):
         export._check(made, lambda images: images * np.nan, "onnx")
+    for batch in export.BATCHES:  # in one of the two alone
+        with pytest.raises(UserError, match="by nan"):
+            export._check(made, lambda images, wrong=batch: images * (np.nan if len(images) == wrong else 1), "onnx")
 
 
 def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
@@ -186,8 +189,14 @@ def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
     )
     assert cli.main(["export", str(models["attgan"]), str(path), "--to=onnx"]) == 2
     assert "would be overwritten" in capsys.readouterr().err
-    out = tmp_path / "edited.png"
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(path), str(picture), "Eyeglasses=1,Male=0", str(out)])
+    out, stored, exif = tmp_path / "edited.png", tmp_path / "stored.png", Image.Exif()
+    exif[0x0112] = 3  # the same face, stored upside down
+    with Image.open(picture) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(stored, exif=exif)
+    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(path), str(stored), "Eyeglases=1,Male=0", str(out)])
+    with pytest.raises(SystemExit, match="Eyeglases: the model edits only Bangs, Eyeglasses, Male"):
+        runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))
+    sys.argv[3] = "Eyeglasses=1,Male=0"
     runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))
     edit = ["edit", str(picture), f"--checkpoint={models['attgan']}", "--set=Eyeglasses=1,Male=0", f"--out={tmp_path}"]
     assert cli.main(edit) == 0
