@@ -1,10 +1,12 @@
-"""More training data for a classifier: faces with a rare attribute, made by an editor from faces without it.
+r"""More training data for a classifier: faces with a rare attribute, made by an editor from faces without it.
 
     python examples/augment_classifier.py runs/attgan Eyeglasses augmented --count 2000
-    faceattr train --config=classifier_64 --workdir=runs/judge --config.data.path=augmented --config.crop=none
+    faceattr train --config=classifier_64 --workdir=runs/judge \
+        --config.data.path=augmented --config.crop=none --config.attributes=Eyeglasses
 
 Writes the editor's own training data, and `--count` edited copies of its train split's faces, as pictures with a
-labels.csv. The valid and test splits stay real: whether it helped is read off them.
+labels.csv of the editor's attributes, of which a classifier learns those that it is told to. The valid and test splits
+stay real: whether it helped is read off them.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """What the README and the guide show works: Python is run, commands are parsed by the command line's own parser."""
 
+import ast
 import configparser
 import doctest
 import importlib.util
@@ -202,6 +203,15 @@ def example(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_the_commands_of_examples(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    found = commands("\n".join(re.findall(r"^ {4}.*$", text, re.MULTILINE)))
+    assert ["python", f"examples/{path.name}"] in [words[:2] for words in found]
+    for words in found:
+        check_command(words)
 
 
 def test_examples_are_short():
