@@ -1,6 +1,6 @@
 """An exported editor by onnxruntime alone.
 
-    python examples/run_onnx.py editor.onnx face.png Eyeglasses=1,Male=0 edited.png
+python examples/run_onnx.py editor.onnx face.png Eyeglasses=1,Male=0 edited.png
 """
 
 import sys

@@ -31,8 +31,8 @@ class Change:
 
     edits: as ``Eyeglasses=1,Smiling=0``. source: the attributes that the faces have, where they are misread. judge: a
     classifier that reads the others, instead of the model itself. reference: a face, cut as the model's, from which the
-    attributes that `edits` names are taken over, for a model that swaps; then nothing else may be given. Raises `UserError`
-    where something else is, and for a bad attribute.
+    attributes that `edits` names are taken over, for a model that swaps; then nothing else may be given.
+    Raises `UserError` where something else is, and for a bad attribute.
     """
 
     editor: Editor
