@@ -207,7 +207,7 @@ def example(name: str):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_the_commands_of_examples(path):
-    text = ast.get_docstring(ast.parse(path.read_text()))
+    text = ast.get_docstring(ast.parse(path.read_text()), clean=False)
     found = commands("\n".join(re.findall(r"^ {4}.*$", text, re.MULTILINE)))
     assert ["python", f"examples/{path.name}"] in [words[:2] for words in found]
     for words in found:

@@ -198,8 +198,8 @@ def test_the_command_and_the_ten_lines(models, tmp_path, monkeypatch, capsys):
         runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))
     sys.argv[3] = "Eyeglasses=1,Male=0"
     runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))
-    edit = ["edit", str(picture), f"--checkpoint={models['attgan']}", "--set=Eyeglasses=1,Male=0", f"--out={tmp_path}"]
-    assert cli.main(edit) == 0
+    edit = ["edit", str(picture), f"--checkpoint={models['attgan']}", "--set=Eyeglasses=1,Male=0"]
+    assert cli.main([*edit, "--aligned", f"--out={tmp_path}"]) == 0
     with Image.open(out) as one, Image.open(tmp_path / "face.edited.png") as other:
         assert np.abs(np.int16(one) - np.int16(other)).max() <= 1
 
