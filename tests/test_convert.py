@@ -261,7 +261,7 @@ def test_the_command(tmp_path, torch, capsys, faces):
     command = ["convert", str(tmp_path / "weights.pth"), f"--to={run}", "--config.attributes=Bangs,Eyeglasses,Male"]
     assert cli.main([*command, "--config.crop=none"]) == 0
     assert capsys.readouterr().out == f"{run}: attgan, 32 px, cut with none; Bangs, Eyeglasses, Male\n"
-    edit = ["edit", str(faces / "000.png"), f"--checkpoint={run}", "--set=Male=1", f"--out={tmp_path}"]
+    edit = ["edit", str(faces / "000.png"), f"--checkpoint={run}", "--set=Male=1", "--aligned", f"--out={tmp_path}"]
     assert cli.main(edit) == 0
     assert (tmp_path / "000.edited.png").is_file()
     assert cli.main(command) == 2
