@@ -1,6 +1,8 @@
-"""An exported editor by onnxruntime alone.
+"""An exported editor by onnxruntime alone:
 
-python examples/run_onnx.py editor.onnx face.png Eyeglasses=1,Male=0 edited.png
+    python examples/run_onnx.py editor.onnx face.png Eyeglasses=1,Male=0 edited.png
+
+Of the picture it takes the middle, so that is to be cut closely around the face.
 """
 
 import sys
@@ -13,7 +15,7 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
 size, names = int(about["image_size"]), about["attributes"].split(",")
 photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-face = ImageOps.fit(photo, (size, size))  # the centre; cut closely around the face
+face = ImageOps.fit(photo, (size, size))
 wanted = dict(edit.split("=") for edit in sys.argv[3].split(","))
 if unknown := ", ".join(set(wanted) - set(names)):
     sys.exit(f"{unknown}: the model edits only {', '.join(names)}.")
