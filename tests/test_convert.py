@@ -101,6 +101,7 @@ def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, fac
         loop.train(config, tmp_path / "run")
 
     flags = [str(faces / "000.png"), f"--checkpoint={tmp_path / 'run'}", "--set=Male=1", f"--out={tmp_path}"]
+    flags.append("--aligned")
     assert cli.main(["edit", *flags, "--source=Bangs=0,Eyeglasses=1,Male=0"]) == 0
     with Image.open(tmp_path / "000.edited.png") as picture, Image.open(faces / "000.png") as face:
         edited = editor.edit(np.asarray(face), {"Male": 1}, source=[0, 1, 0])
