@@ -1,9 +1,9 @@
 """AttGAN's augmentation study (section 4.2): does a classifier learn more from an editor's edits as well?
 
-The paper turns each training image of CelebA into 13 by editing each of the 13 attributes, and trains "a same CNN model"
-without and with them: 93.78 and 94.64 % mean accuracy on the test set. Where it is silent: the images themselves stay in;
-an edit inverts the attribute, and what that rules out (`attributes.CONFLICTS`); its labels are what was asked for; both
-trainings take the same number of iterations, and all else from one config; valid and test splits are real.
+The paper turns each training image of CelebA into 13 by editing each of the 13 attributes, and trains "a same CNN
+model" without and with them: 93.78 and 94.64 % mean accuracy on the test set. Where it is silent: the images themselves
+stay in; an edit inverts the attribute, and what that rules out (`attributes.CONFLICTS`); its labels are what was asked
+for; both trainings take the same number of iterations, and all else from one config; valid and test splits are real.
 """
 
 import copy
@@ -99,7 +99,7 @@ def augment(
         raise UserError(f"{model.path}: a {model.config.method} model edits no faces by itself; give one that does.")
     if build(config).capabilities != {"classify"}:
         raise UserError(
-            f"--config is of a {config.method} model; give one of a classifier, such as classifier_64:mini."
+            f"--config={config.method} is no classifier; give the config of one, such as classifier_64:mini."
         )
     if seeds < 2:
         raise UserError(f"--seeds={seeds} gives no interval; it takes 2 or more.")
@@ -160,18 +160,18 @@ def table(found: dict[str, Any]) -> str:
     return page.markdown(
         [
             "# Augmentation study",
-            f"{found['data']}, test split; {counts['without']:,} training pictures without edits, {counts['with']:,} with.",
+            f"{found['data']}, test split; {counts['without']:,} pictures to train on, {counts['with']:,} with edits.",
             page.Table(
                 ["", "without edits", "with edits", "gain"],
                 [*rows, ["accuracy, in the paper", "93.78", "94.64", "+0.86"]],
             ),
             page.Bullets(
                 [
-                    f"In percent, with 95 % intervals by Student's t over {len(found['seeds'])} seeds; the gain is that of "
-                    "trainings of the same seed. Attributes: accuracy.",
-                    f"{found['iterations']:,} iterations each. Edits: {found['editor']}. Their labels are what the editor "
-                    "was asked for, right or not.",
-                    "The paper: 162,770 faces, 13 attributes, another network, one training each.",
+                    f"In percent, with 95 % intervals by Student's t over {len(found['seeds'])} seeds; the gain is "
+                    "that of trainings of the same seed. Attributes: accuracy.",
+                    f"{found['iterations']:,} iterations each. Edited: {found['editor']}. The labels of edits are what "
+                    "the editor was asked for, right or not.",
+                    "The paper: CelebA's 162,770 training images, 13 attributes, a network that it does not describe.",
                 ]
             ),
         ]

@@ -7,7 +7,7 @@ which picture. `count` brings the key and the answer files that the page saves t
 
 Where the paper is silent: each face is asked for the other value of one attribute, by all runs the same, the attributes
 taking turns. Guessing comes first, for the scales name the change; a participant guesses about every face once, at an
-edit by one of the runs, because the first of two would give the second away. Every participant has an order of their own.
+edit by one of the runs, because the first of two would give the second away. Everyone has an order of their own.
 """
 
 import base64
@@ -34,7 +34,7 @@ FACES = 100
 CHOICES = 4
 POINTS = 5
 SCALES = ("saliency", "quality", "similarity")
-_PLACEHOLDER = "/*STUDY*/"
+_PLACE = "/*STUDY*/"
 
 
 class Task(NamedTuple):
@@ -95,7 +95,7 @@ def ask(
         "items": key,
     }
     template = Path(__file__).with_suffix(".html").read_text()
-    files.write(out, template.replace(_PLACEHOLDER, json.dumps(asked).replace("<", "\\u003c")))
+    files.write(out, template.replace(_PLACE, json.dumps(asked).replace("<", "\\u003c")))
     files.write(key_file, json.dumps(about, indent=1) + "\n")
     return key_file
 
@@ -239,8 +239,8 @@ def _answers(path: Path, rater: int, found: Mapping[str, Any], items: Sequence[M
             right = isinstance(values, list) and len(values) == size
             if not right or any(type(value) is not int or not first <= value <= last for value in values):
                 raise UserError(
-                    f"{path}: {kind} of picture {place} are {json.dumps(values)}, not {size} from {first} to {last}; give "
-                    "the file as the page saved it."
+                    f"{path}: {kind} of picture {place} are {json.dumps(values)}, not {size} from {first} to {last}; "
+                    "give the file as the page saved it."
                 )
             item = items[int(place)]
             for measure, value in zip(("guess",) if kind == "guesses" else SCALES, values, strict=True):
