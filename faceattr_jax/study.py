@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit  # JAX brings SciPy along
 
 from faceattr_jax import attributes, files, grids
@@ -145,7 +146,10 @@ def _tasks(runs: Sequence[Opened], names: Sequence[str], faces: int, rng: np.ran
 
 
 def _edits(run: Opened, tasks: Sequence[Task], seed: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """The faces as the run sees them, and its edits of them: uint8 (N, S, S, 3)."""
+    """The faces as the run sees them, and its edits of them: uint8 (N, S, S, 3).
+
+    One that swaps takes the attribute from a face of the split, which the seed deals, the same for all runs.
+    """
     model, source, names = run.model, run.source, run.model.attributes
     editor, labels = Compiled(model.method, model.variables), source.table.select(names)
     before = source.images(np.array([task.face for task in tasks]))
@@ -154,18 +158,19 @@ def _edits(run: Opened, tasks: Sequence[Task], seed: int, strength: float) -> tu
     for i, task in enumerate(tasks):
         face, own = to_float(jnp.asarray(before[i : i + 1])), labels[task.face][None]
         if "edit" in model.method.capabilities:
-            edited = editor.edit(face, own, invert(own, names, (task.name,))[0], strength)
+            target, _ = invert(own, names, (task.name,))
+            edited = editor.edit(face, jnp.asarray(own), jnp.asarray(target), strength)
         else:
             column = labels[:, names.index(task.name)]
             giver = exemplar.opposites(column, everyone, np.array([task.face]), task.name, rng)
-            mask = np.isin(names, (task.name,))[None]
+            mask = jnp.asarray([[name == task.name for name in names]])
             edited = editor.swap(face, to_float(jnp.asarray(source.images(giver)))[None], mask)
         after[i] = np.asarray(to_uint8(edited))[0]
     return before, after
 
 
 def _change(task: Task) -> str:
-    return f"{task.name.replace('_', ' ')}: from {('no', 'yes')[1 - task.value]} to {('no', 'yes')[task.value]}"
+    return f"{task.name.replace('_', ' ')}, {'from no to yes' if task.value else 'from yes to no'}"
 
 
 class Answer(NamedTuple):
@@ -249,7 +254,7 @@ def _answers(path: Path, rater: int, found: Mapping[str, Any], items: Sequence[M
                 yield Answer(rater, item["face"], item["run"], measure, float(value))
 
 
-def interval(values: np.ndarray, *groupings: Sequence[Any]) -> tuple[float, float | None, float | None]:
+def interval(values: np.ndarray, *groupings: ArrayLike) -> tuple[float, float | None, float | None]:
     """Mean of (N,), and its 95 % interval by Student's t where values of one group move together.
 
     The standard error is that of group sums, sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N; groups of one
@@ -279,10 +284,9 @@ def _summary(answers: Sequence[Answer], measure: str) -> dict[str, float | None]
     mean, low, high = interval(values, [a.rater for a in answers], [a.face for a in answers])
     least, most = (0.0, 1.0) if measure == "guess" else (1.0, float(POINTS))
     if measure == "guess":
-        bounds = wilson(mean, len(values))
-        low, high = (
-            end(b for b in both if b is not None) for end, both in ((min, (low, bounds[0])), (max, (high, bounds[1])))
-        )
+        floor, ceiling = wilson(mean, len(values))
+        low = floor if low is None else min(low, floor)
+        high = ceiling if high is None else max(high, ceiling)
     if low is not None and high is not None:
         low, high = max(low, least), min(high, most)
     return {"mean": mean, "low": low, "high": high, "answers": len(values)}
