@@ -95,7 +95,7 @@ def ask(
         "runs": [{**run.protocol, "method": run.model.config.method} for run in runs],
         "items": key,
     }
-    template = Path(__file__).with_suffix(".html").read_text()
+    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     files.write(out, template.replace(_PLACE, json.dumps(asked).replace("<", "\\u003c")))
     files.write(key_file, json.dumps(about, indent=1) + "\n")
     return key_file
@@ -122,9 +122,9 @@ def _shared(runs: Sequence[Opened]) -> list[str]:
 def _tasks(runs: Sequence[Opened], names: Sequence[str], faces: int, rng: np.random.Generator) -> list[Task]:
     able = functools.reduce(np.intersect1d, [run.indices for run in runs])
     if not 0 < faces <= len(able):
+        better = f"--faces=1 to {len(able)}" if len(able) else "other runs"
         raise UserError(
-            f"the {runs[0].split} split has {len(able)} faces that all of these runs can edit, not {faces}; give "
-            f"--faces=1 to {len(able)}."
+            f"the {runs[0].split} split has {len(able)} faces that all of these runs can edit, not {faces}; give {better}."
         )
     table = runs[0].source.table
     asked = rng.permutation(np.resize(rng.permutation(len(names)), faces))
