@@ -124,7 +124,8 @@ def _tasks(runs: Sequence[Opened], names: Sequence[str], faces: int, rng: np.ran
     if not 0 < faces <= len(able):
         better = f"--faces=1 to {len(able)}" if len(able) else "other runs"
         raise UserError(
-            f"the {runs[0].split} split has {len(able)} faces that all of these runs can edit, not {faces}; give {better}."
+            f"the {runs[0].split} split has {len(able)} faces that all of these runs can edit, not {faces}; "
+            f"give {better}."
         )
     table = runs[0].source.table
     asked = rng.permutation(np.resize(rng.permutation(len(names)), faces))
