@@ -99,6 +99,31 @@ def _compare(a: argparse.Namespace) -> None:
     print(f"{a.out / 'comparison.json'}")
 
 
+def _study_ask(a: argparse.Namespace) -> None:
+    from faceattr_jax.study import ask
+
+    key = ask(a.runs, a.out, faces=a.faces, seed=a.seed, data=a.data, split=a.split, strength=a.strength)
+    print(f"{a.out}: for participants\n{key}: for yourself; it says who made which picture")
+
+
+def _study_count(a: argparse.Namespace) -> None:
+    from faceattr_jax.study import count, table
+
+    found = count(a.key, a.answers)
+    if a.out:
+        files.write(a.out, json.dumps(found, indent=2) + "\n")
+    print(table(found))
+
+
+def _study_augment(a: argparse.Namespace) -> int:
+    from faceattr_jax.augmentation import augment, table
+
+    found = augment(a.editor, a.config, a.out, data=a.data, seeds=a.seeds, strength=a.strength)
+    if found:
+        print(table(found))
+    return 0 if found else STOPPED
+
+
 def _edit(a: argparse.Namespace) -> None:
     from faceattr_jax.editor import load
     from faceattr_jax.photos import Change, edit_files, read_face
@@ -269,6 +294,31 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--images", type=int, default=0, help="how many of the split (all, or as many as the protocol)"
         )
+        sub.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
+
+    study = verbs.add_parser("study", help="The papers' studies: with people, and with a classifier.").add_subparsers(
+        metavar="VERB", required=True
+    )
+    ask = verb(study, "ask", _study_ask, "Write a questionnaire about runs' edits, a page that works offline.")
+    ask.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
+    ask.add_argument("--out", type=Path, required=True, help="PAGE.html; PAGE.key.json is written beside it")
+    ask.add_argument("--faces", type=int, default=100, help="how many, each edited by every run (100, as in the paper)")
+    ask.add_argument("--seed", type=int, default=0, help="of the faces, the attributes and their order")
+    ask.add_argument("--split", default="test", help="train, valid, test or all (test)")
+    count = verb(study, "count", _study_count, "Make the paper's table of answer files.", compiles=False)
+    count.add_argument("answers", type=Path, nargs="+", metavar="ANSWERS.json", help="what the page saves")
+    count.add_argument("--key", type=Path, required=True, help="the key that ask wrote beside the page")
+    count.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    augment = verb(
+        study, "augment", _study_augment,
+        "Train a classifier without and with an editor's edits of its training data; writes the table of the gain.",
+    )  # fmt: skip
+    augment.add_argument("editor", metavar="RUN", help=checkpoint_help)
+    augment.add_argument("--config", required=True, help=f"of the classifier: {config_help}; --config.KEY=VALUE")
+    augment.add_argument("--out", type=Path, required=True, help="folder for the edits, the trainings and the table")
+    augment.add_argument("--seeds", type=int, default=3, help="pairs of trainings (3)")
+    for sub in (ask, augment):
+        sub.add_argument("--data", default="", help="other data than the runs' own")
         sub.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
 
     for name, run, text in (

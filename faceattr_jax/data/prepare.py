@@ -100,9 +100,13 @@ def prepare(path: str, out: str | Path, *, size: int, crop: str = "center178") -
 
     Raises UserError where a picture cannot be read, where `out` holds something else, and where the disk is full.
     """
-    out = Path(out)
-    source = open_source(path, size=size, crop=crop)
-    about = _describe(path, source)
+    origin = path if path.startswith("synthetic") else str(Path(path).expanduser().resolve())
+    return write(open_source(path, size=size, crop=crop), origin, Path(out))
+
+
+def write(source: Source, origin: str, out: Path) -> Prepared:
+    """`prepare` of a source that is open; origin: what `prepared.json` says that it is."""
+    about = _describe(origin, source)
     if out.exists():
         if (out / "prepared.json").exists() and read_about(out) == about and _same(out, source):
             return Prepared(out, about, reused=True)
@@ -120,12 +124,12 @@ def prepare(path: str, out: str | Path, *, size: int, crop: str = "center178") -
     return Prepared(out, about, reused=False)
 
 
-def _describe(path: str, source: Source) -> dict[str, Any]:
+def _describe(origin: str, source: Source) -> dict[str, Any]:
     table = source.table
     preset = crops.PRESETS.get(source.crop)
     return {
         "version": VERSION,
-        "source": path if path.startswith("synthetic") else str(Path(path).expanduser().resolve()),
+        "source": origin,
         "size": source.size,
         "crop": source.crop,
         "resample": preset.resample.name.lower() if preset else None,

@@ -27,7 +27,7 @@ PROTOCOL = Protocol(
             "Augmentation study",
             "Mean test accuracy of one CNN over the 13 attributes, trained without and with 13 edits of every image.",
             {"paper": {"before": 0.9378, "after": 0.9464}},
-            "it trains classifiers, which no evaluation of a run does",
+            "it trains classifiers, which `faceattr study augment` does",
             digits=4,
         ),
     ),

@@ -3,7 +3,7 @@
 from faceattr_jax.evaluation import measures
 from faceattr_jax.evaluation.protocol import Protocol, Step
 
-_STUDY = {
+STUDY = {
     "SL-GAN": (4.37, 4.20, 4.45, 0.750),
     "Attrib2img": (3.02, 4.01, 4.43, 0.300),
     "icGAN": (4.10, 3.83, 4.30, 0.654),
@@ -29,9 +29,9 @@ PROTOCOL = Protocol(
             "Saliency, quality and similarity from 1 to 5, and the share of right guesses of what was modified.",
             {
                 method: dict(zip(("saliency", "quality", "similarity", "guess"), numbers, strict=True))
-                for method, numbers in _STUDY.items()
+                for method, numbers in STUDY.items()
             },
-            "people rate pictures there, which no command does",
+            "people rate pictures: `faceattr study ask` writes the questionnaire, `study count` the table",
         ),
         measures.accuracy(),
         measures.untouched(),
