@@ -13,11 +13,11 @@
 #   learning-*.json          AttGAN on drawn faces in bfloat16, and in float32 by three seeds, judged (about an hour)
 #
 #   --dry-run  print the commands, run none
-#   QUICK=1    without the learning; about 10 minutes
+#   QUICK=1    without the learning; some 10 minutes, estimated
 #   FACEATTR   how to call the command (.venv/bin/faceattr; ./launch/local_gpu.sh makes it)
 #   FACES      drawn faces to train on (synthetic:4096)
 #
-# Costs an hour and a half of one card. When it hangs: it prints each command before it runs it; compiling takes a minute
+# It has never run: an hour and a half of one card is an estimate. When it hangs: it prints each command before it runs it; compiling takes a minute
 # each. What fails is said at the end, and does not keep the rest from running.
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
