@@ -17,8 +17,8 @@
 #   FACEATTR   how to call the command (.venv/bin/faceattr; ./launch/local_gpu.sh makes it)
 #   FACES      drawn faces to train on (synthetic:4096)
 #
-# It has never run: an hour and a half of one card is an estimate. When it hangs: it prints each command before it runs it; compiling takes a minute
-# each. What fails is said at the end, and does not keep the rest from running.
+# It has never run: an hour and a half of one card is an estimate. When it hangs: it prints each command before it runs
+# it; compiling takes a minute each. What fails is said at the end, and does not keep the rest from running.
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
