@@ -7,6 +7,7 @@ model sees stays, and outside the face's crop no pixel changes.
 import dataclasses
 import io
 import os
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -67,13 +68,13 @@ class Photo:
     profile: bytes | None
 
     @staticmethod
-    def read(path: str | os.PathLike[str]) -> "Photo":
+    def read(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> "Photo":
         """Raises UserError as `read_image` does, and for floating-point pixels, of which nobody knows the white."""
 
         def parts(image: Image.Image) -> Photo:
             image.load()  # a PNG may have its EXIF behind the pixels
             if image.mode == "F":
-                raise UserError(f"'{path}' has floating-point pixels; give it with 8 or 16 bits.")
+                raise UserError(f"'{name or file}' has floating-point pixels; give it with 8 or 16 bits.")
             exif = image.getexif()
             orientation = exif.get(_ORIENTATION, 1)
             known = orientation in _TURNS
@@ -83,7 +84,7 @@ class Photo:
             upright.info.clear()  # else Pillow would write comments from it
             return Photo(upright, orientation if known else 1, exif, profile)
 
-        return decode(path, parts)
+        return decode(file, parts, name)
 
     @property
     def suffix(self) -> str:

@@ -77,8 +77,16 @@ def edit_photo(change: Change, picture: Image.Image, faces: Sequence[np.ndarray]
     for landmarks in faces:
         plain, edited_ = change(functools.partial(_cut, view, landmarks))
         place = crops.placement(change.editor.crop, change.editor.size, landmarks)
-        photo.paste(result, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
+        add(result, place, plain, edited_)
     return result
+
+
+def add(picture: Image.Image, place: np.ndarray, plain: np.ndarray, edited_: np.ndarray) -> None:
+    """Add to a picture, in place, what an edit changes of a face: (S, S, 3) in [-1, 1] each, brought there by `place`.
+
+    place: the similarity (2, 3) that brings the picture's pixels to the face's crop.
+    """
+    photo.paste(picture, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
 
 
 def edit_files(
@@ -118,9 +126,9 @@ def edit_files(
         files.check_new(target, *[sheet] * strip, besides=contents)
         view = rgb(before.image)
         if whole:
-            image = np.asarray(to_uint8(change(functools.partial(_cut_aligned, view))[1]))
+            image = np.asarray(to_uint8(change(functools.partial(cut_aligned, view))[1]))
             after = Photo(Image.fromarray(image), 1, before.exif, None)
-            cells = [[_cut_aligned(view, change.editor), image]]
+            cells = [[cut_aligned(view, change.editor), image]]
         else:
             faces = (
                 [_by_hand(landmarks, view)]
@@ -138,21 +146,36 @@ def edit_files(
 
 
 def read_face(editor: Editor, path: Path, detector: Callable[[], Detector] = yunet) -> np.ndarray:
-    """`face_in` of a photo in a file."""
-    return face_in(editor, read_image(path), str(path), detector)
+    """The largest face of a photo in a file, cut for the model: uint8 (S, S, 3). Raises `UserError` as `faces_in`."""
+    return faces_in(editor, read_image(path), str(path), detector)[0].image
 
 
-def face_in(editor: Editor, view: Image.Image, what: str, detector: Callable[[], Detector] = yunet) -> np.ndarray:
-    """The largest face of an RGB photo, or an aligned CelebA picture's, cut for the model: uint8 (S, S, 3).
+class Cut(NamedTuple):
+    """A face of a photo, cut for a model: image, uint8 (S, S, 3), and the similarity (2, 3) that brings it there."""
+
+    image: np.ndarray
+    place: np.ndarray
+
+
+def faces_in(editor: Editor, view: Image.Image, what: str, detector: Callable[[], Detector] = yunet) -> list[Cut]:
+    """The faces of an RGB photo, the largest first; of an aligned CelebA picture its only one.
 
     Raises `UserError`, which names the photo as `what` does, where no face is seen.
     """
     if view.size == crops.ALIGNED:
-        return _cut_aligned(view, editor)
-    faces = detector()(view)
+        return [Cut(cut_aligned(view, editor), crops.placement(editor.crop, editor.size, align.SHAPE))]
+    faces = sorted(detector()(view), key=_area, reverse=True)
     if not faces:
         raise UserError(f"'{what}': no face is seen well enough.")
-    return _cut(view, _choose(faces, "largest", what)[0].landmarks, editor)
+    return [
+        Cut(_cut(view, face.landmarks, editor), crops.placement(editor.crop, editor.size, face.landmarks))
+        for face in faces
+    ]
+
+
+def _area(face: Face) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)
 
 
 def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], what: str) -> list[Face]:
@@ -164,7 +187,7 @@ def _choose(faces: Sequence[Face], which: int | Literal["largest", "all"], what:
     if which == "all":
         return faces
     if which == "largest":
-        return [max(faces, key=lambda found: (found.box[2] - found.box[0]) * (found.box[3] - found.box[1]))]
+        return [max(faces, key=_area)]
     if not 1 <= which <= len(faces):
         seen = "1 is" if len(faces) == 1 else f"{len(faces)} are"
         raise UserError(f"'{what}': there is no face {which}; {seen} seen, and the leftmost is 1.")
@@ -342,11 +365,14 @@ def swap_files(
 
 
 def _cropped(editor: Editor, path: Path) -> np.ndarray:
-    return _cut_aligned(read_image(path), editor)
+    return cut_aligned(read_image(path), editor)
 
 
-def _cut_aligned(image: Image.Image, editor: Editor) -> np.ndarray:
-    # A picture that is not an aligned CelebA one has no place for the preset's box: the largest centred square is.
+def cut_aligned(image: Image.Image, editor: Editor) -> np.ndarray:
+    """An RGB picture that is nothing but a face, cut for the model: uint8 (S, S, 3).
+
+    One that is not an aligned CelebA picture has no place for the preset's box: its largest centred square is taken.
+    """
     name = editor.crop if image.size == crops.ALIGNED else "center"
     return crops.crop(image, name, editor.size)
 
