@@ -88,11 +88,15 @@ footer { display: none !important }
 .html-container:has(.download), .html-container:has(h1) { padding: 0 !important }
 .download { display: block; text-align: center; text-decoration: none !important; font-weight: 600;
   padding: .6rem 1rem; border-radius: var(--button-large-radius); color: #fff !important; background: #0f766e }
-.download:hover { background: #115e59 }
+.download:hover, .whole:hover { background: #115e59 }
+.whole { background: #0f766e }
+.download.beside { padding: 0; background: none; font-weight: 400; font-size: .875rem; color: #0f766e !important }
+.dark .download.beside { color: #5eead4 !important }
 @media (max-width: 767px) {
   .masthead h1 { font-size: 1.5rem }
   .thumbnails .grid-container { grid-template-columns: repeat(8, minmax(0, 1fr)) !important }
   .picture { top: 0; gap: .4rem !important; padding-bottom: .4rem }
+  .wipe img { max-height: 38vh !important }
 }
 """
 
@@ -208,33 +212,35 @@ def _chooser(gr: Any, editor: Editor, blocks: Any, title: str, first: int) -> _C
     }  # fmt: skip
     gr.Markdown(f"### {title}")
     photo = gr.File(show_label=False, file_types=["image"], type="filepath", height=130, elem_classes="photo")
-    which = gr.Gallery(label="Faces in the photo, the largest first: which one?", visible=False, **thumbnails)
-    gr.Markdown("A photo, whose largest face is taken first, or one of these drawn people:", elem_classes="hint")
+    with gr.Column(visible=False, elem_classes="side") as several:
+        gr.Markdown("The photo shows several faces. Which one?", elem_classes="hint")
+        which = gr.Gallery(show_label=False, format="jpeg", **thumbnails)
+    gr.Markdown("A photo, or one of these drawn people:", elem_classes="hint")
     drawn = gr.Gallery(pictures.drawn_faces(editor, 0), show_label=False, format="png", **thumbnails)
     others = gr.Button("Draw others", size="sm")
 
-    def take(path: str) -> tuple[None, Chosen, Any]:
+    def take(path: str) -> tuple[None, Chosen, Any, Any]:
         chosen, reason = pictures.dropped(editor, Path(path).read_bytes(), Path(path).stem)
         if reason:
             gr.Warning(f"{reason} The middle of the photo is taken.")
         faces = chosen.photo.near if chosen.photo else []
         # The place to drop is empty again.
-        return None, chosen, gr.Gallery(faces, visible=len(faces) > 1, selected_index=0)
+        return None, chosen, gr.Column(visible=len(faces) > 1), gr.Gallery(faces, selected_index=0)
 
     def turn(chosen: Chosen | None, event: gr.SelectData) -> Chosen:
         return dataclasses.replace(_there(chosen), at=event.index)
 
     def pick(page: int, event: gr.SelectData) -> tuple[Chosen, Any]:
-        return Chosen([pictures.drawn_faces(editor, page)[event.index]]), gr.Gallery(visible=False)
+        return Chosen([pictures.drawn_faces(editor, page)[event.index]]), gr.Column(visible=False)
 
     def draw(page: int) -> tuple[int, Any]:
         return page + 1, gr.Gallery(pictures.drawn_faces(editor, page + 1), selected_index=None)
 
     others.click(draw, number, [number, drawn])
     events = [
-        photo.upload(_told(gr, take), photo, [photo, state, which], concurrency_id="photos"),
+        photo.upload(_told(gr, take), photo, [photo, state, several, which], concurrency_id="photos"),
         which.select(_told(gr, turn), state, state),
-        drawn.select(pick, number, [state, which]),
+        drawn.select(pick, number, [state, several]),
         blocks.load(lambda: Chosen([pictures.drawn_faces(editor, 0)[first]]), None, state),
     ]
     return _Choice(state, events)
@@ -249,7 +255,7 @@ def _there(chosen: Chosen | None) -> Chosen:
 class _Result:
     """The wipe between before and after, and what can be downloaded.
 
-    outputs: what `show` returns the values of.
+    outputs: what `show` and `turn_to` return the values of.
     """
 
     def __init__(self, gr: Any):
@@ -263,6 +269,12 @@ class _Result:
         self.face = gr.HTML()
         self.file = gr.File(visible=False)
         self.outputs = [self.view, self.wipe, self.photo, self.face]
+
+    def turn_to(self, chosen: Chosen, view: str, pair: Pair) -> list[Any]:
+        """`show`, with the wipe where the face is seen as it is after the edit."""
+        line = pictures.beside(chosen, whole=view == WHOLE)
+        choice, compared, *rest = self.show(chosen, view, pair)
+        return [choice, self.gr.ImageSlider(compared, slider_position=line), *rest]
 
     def show(self, chosen: Chosen, view: str, pair: Pair) -> list[Any]:
         width, height = chosen.photo.size if chosen.photo else (0, 0)
@@ -286,9 +298,11 @@ class _Result:
     ) -> None:
         """Show what `make` makes of the chosen picture and the values of `inputs` at each trigger, and give it away."""
 
-        def move(maybe: Chosen | None, view: str, *values: Any) -> list[Any]:
-            chosen = _there(maybe)
-            return self.show(chosen, view, make(chosen, *values))
+        def shown_by(show: Callable) -> Callable:
+            def move(chosen: Chosen | None, view: str, *values: Any) -> list[Any]:
+                return show(_there(chosen), view, make(_there(chosen), *values))
+
+            return _told(self.gr, move)
 
         def save(maybe: Chosen | None, *values: Any) -> str:
             chosen = _there(maybe)
@@ -297,10 +311,11 @@ class _Result:
             target.write_bytes(pictures.finished(chosen, make(chosen, *values)))
             return str(target)
 
-        self.gr.on(
-            [*triggers, self.view.input], _told(self.gr, move), [choice.state, self.view, *inputs], self.outputs,
-            trigger_mode="always_last", show_progress="hidden",
-        )  # fmt: skip
+        for events, show in ((triggers, self.show), ([self.view.input], self.turn_to)):
+            self.gr.on(
+                events, shown_by(show), [choice.state, self.view, *inputs], self.outputs, trigger_mode="always_last",
+                show_progress="hidden",
+            )  # fmt: skip
         self.photo.click(
             _told(self.gr, save),
             [choice.state, *inputs],
@@ -349,7 +364,7 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, choice: _Choice) -> None:
             )
             for name in names
         ]
-        return [*fresh, *result.show(chosen, view, make(chosen, own, *[0.0] * len(names)))]
+        return [*fresh, *result.turn_to(chosen, view, make(chosen, own, *[0.0] * len(names)))]
 
     choice.then(begin, [choice.state, result.view], [mask, own, *sliders, *result.outputs])
     gr.on(
@@ -375,7 +390,7 @@ def _exemplar_tab(gr: Any, editor: Editor, blocks: Any, choice: _Choice) -> None
     def begin(chosen: Chosen | None, view: str, other: Chosen | None, names: Sequence[str], step: float) -> list[Any]:
         if chosen is None or other is None:  # the page has only half begun
             return [gr.skip()] * len(result.outputs)
-        return result.show(chosen, view, make(chosen, other, names, step))
+        return result.turn_to(chosen, view, make(chosen, other, names, step))
 
     inputs = [reference.state, which, step]
     reference.then(lambda chosen: pictures.enlarged(chosen.face), [reference.state], [seen])

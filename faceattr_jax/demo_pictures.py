@@ -233,6 +233,14 @@ def compared(chosen: Chosen, pair: Pair, *, whole: bool) -> tuple[Image.Image, I
     return before, after
 
 
+def beside(chosen: Chosen, *, whole: bool) -> float:
+    """Where the line between before and after leaves the face to the side of after, in percent of the width."""
+    if chosen.photo is None or not whole:
+        return 12.0
+    left, *_ = align.bounds(chosen.photo.places[chosen.at], len(chosen.face))
+    return float(np.clip(100 * left / chosen.photo.size[0], 4, 96))
+
+
 def finished(chosen: Chosen, pair: Pair) -> bytes:
     """The whole photo with the edit, as a PNG of its own size and, where PNG has that, mode; upright, without EXIF."""
     assert chosen.photo is not None
