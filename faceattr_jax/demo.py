@@ -137,21 +137,27 @@ def serve(editor: Editor, host: str, port: int) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="faceattr-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # which gradio reads when it is imported, too
-        blocks, gr = page(editor), _gradio()
-        try:
-            blocks.launch(
-                server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, footer_links=[],
-                run_history=False, ssr_mode=False, max_file_size=MAX_BYTES, css=CSS, theme=_theme(gr),
-                state_session_capacity=SESSIONS,
-            )  # fmt: skip
-        except (OSError, OverflowError) as error:
-            raise UserError(f"{host}:{port} cannot be served ({error}); give another --host or --port.") from None
+        blocks = started(editor, host, port, folder)
         print(f"http://{host}:{port}  (Ctrl-C stops it)", flush=True)
         try:
             blocks.block_thread()
         finally:
             blocks.close(verbose=False)
+
+
+def started(editor: Editor, host: str, port: int, folder: str) -> Any:
+    """The `page`, served from a thread, with its files in `folder`; `UserError` where the address cannot be had."""
+    os.environ["GRADIO_TEMP_DIR"] = folder  # which gradio reads when it is imported, too
+    blocks, gr = page(editor), _gradio()
+    try:
+        blocks.launch(
+            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, footer_links=[],
+            run_history=False, ssr_mode=False, max_file_size=MAX_BYTES, css=CSS, theme=_theme(gr),
+            state_session_capacity=SESSIONS,
+        )  # fmt: skip
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{host}:{port} cannot be served ({error}); give another --host or --port.") from None
+    return blocks
 
 
 def _gradio() -> Any:
@@ -337,8 +343,9 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, choice: _Choice) -> None:
                 with gr.Accordion(title):
                     sliders += [gr.Slider(0, STRONGEST, 0, step=0.05, label=_pretty(n), buttons=[]) for n in members]
             mask = gr.Image(
-                label="Where the model edits", format="png", interactive=False, buttons=[], height=240, visible=masks
-            )
+                label="Where the model edits", format="png", interactive=False, buttons=[], height=240, visible=masks,
+                elem_classes="mask",
+            )  # fmt: skip
             reset = gr.Button("Reset all sliders", size="sm")
             with gr.Accordion("What the face has now", open=False):
                 own = gr.CheckboxGroup(
