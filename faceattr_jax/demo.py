@@ -69,7 +69,8 @@ footer { display: none !important }
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; overflow: clip !important }
 .masthead h1 { font-size: 1.9rem; font-weight: 700; line-height: 1.2; margin: 0 0 .2rem }
 .masthead p, .hint p { color: var(--neutral-600) }
-.dark .masthead p, .dark .hint p { color: var(--neutral-300) }
+.dark .masthead p { color: var(--neutral-300) }
+.dark .hint p { color: var(--neutral-300) }
 .masthead .notice { font-size: .875rem; border-left: 3px solid var(--color-accent); padding-left: .7rem;
   margin-top: .7rem; max-width: 75rem }
 .masthead .model { overflow-wrap: anywhere }
@@ -295,7 +296,7 @@ class _Result:
         return [
             self.gr.Radio(visible=chosen.photo is not None),
             pictures.compared(chosen, pair, whole=view == WHOLE),
-            self.gr.Button(f"Download the photo ({width} × {height} PNG)", visible=chosen.photo is not None),
+            self.gr.Button(f"Download ({width} × {height} PNG)", visible=chosen.photo is not None),
             link,
         ]
 
@@ -327,6 +328,7 @@ class _Result:
             [choice.state, *inputs],
             self.file,
             concurrency_id="photos",
+            show_progress="minimal",
             show_progress_on=self.wipe,
         ).success(None, self.file, None, js=SAVE)
 

@@ -1,4 +1,4 @@
-"""What the page lets a model do; and the page in a browser, where there is one. More of photos: test_demo_pictures.py."""
+"""What the page lets a model do; the page in a browser, where there is one. More on photos: test_demo_pictures.py."""
 
 import contextlib
 import io
