@@ -77,7 +77,7 @@ footer { display: none !important }
 .side { gap: .6rem !important }
 .side h3 { font-weight: 700; margin: 0 }
 .hint p { font-size: .875rem; margin: 0 }
-.thumbnails, .thumbnails .grid-wrap { height: auto !important; min-height: 0 !important }
+.thumbnails, .faces, .thumbnails .grid-wrap, .faces .grid-wrap { height: auto !important; min-height: 0 !important }
 .thumbnails .grid-wrap { overflow: visible !important; padding: 0 }
 .thumbnails .grid-container, .faces .grid-container { grid-auto-rows: auto !important; gap: .4rem !important;
   grid-template: none / repeat(4, minmax(0, 1fr)) !important }
@@ -89,8 +89,7 @@ footer { display: none !important }
 .html-container:has(.download), .html-container:has(h1) { padding: 0 !important }
 .download { display: block; text-align: center; text-decoration: none !important; font-weight: 600;
   padding: .6rem 1rem; border-radius: var(--button-large-radius); color: #fff !important; background: #0f766e }
-.download:hover, .whole:hover { background: #115e59 }
-.whole { background: #0f766e }
+.download:hover { background: #115e59 }
 .download.beside { padding: 0; background: none; font-weight: 400; font-size: .875rem; color: #0f766e !important }
 .dark .download.beside { color: #5eead4 !important }
 @media (max-width: 767px) {
@@ -183,6 +182,10 @@ def _theme(gr: Any) -> Any:
         block_title_padding="0",
         block_title_text_color="*body_text_color",
         block_title_text_weight="400",
+        **{
+            f"button_primary_background_fill{mode}": "*primary_700" for mode in ("", "_dark")
+        },  # white can be read on it
+        **{f"button_primary_background_fill_hover{mode}": "*primary_800" for mode in ("", "_dark")},
     )
 
 

@@ -407,12 +407,18 @@ def test_the_generate_tab_in_a_browser(browser, draws, page):
         np.testing.assert_allclose([pixels for _, pixels in found], expected, atol=1)
 
 
-def test_the_mask_in_a_browser(browser, takes_off, page):
+def test_the_mask_in_a_browser(browser, takes_off, page, monkeypatch):
+    """And a page is told that its face was forgotten, as here when a second one is opened."""
+    monkeypatch.setattr(demo, "SESSIONS", 1)
     with page(takes_off) as address, Visit(browser, address) as visit:
         visit.face()
         ((_, shown),) = visit.pictures(".mask img", 1)
         visit.tab.locator(".sliders input[type=range]").last.fill("1")
         edited = visit.face()
+        with Visit(browser, address) as other:
+            other.face()
+        visit.tab.locator(".sliders input[type=range]").last.fill("0.5")
+        assert "it was forgotten" in visit.toast("error")
     face = pictures.drawn_faces(takes_off, 0)[0]
     np.testing.assert_allclose(shown, pictures.enlarged(pictures.masked(takes_off, face)), atol=1)
     pair = pictures.changed(takes_off, face, ["Eyeglasses"], {"Eyeglasses": 1.0})
