@@ -33,7 +33,7 @@ from PIL import Image
 
 from faceattr_jax import demo_pictures as pictures
 from faceattr_jax import grids
-from faceattr_jax.demo_pictures import Chosen, Pair
+from faceattr_jax.demo_pictures import Chosen, Edit
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 
@@ -280,15 +280,15 @@ class _Result:
         self.file = gr.File(visible=False)
         self.outputs = [self.view, self.wipe, self.photo, self.face]
 
-    def turn_to(self, chosen: Chosen, view: str, pair: Pair) -> list[Any]:
+    def turn_to(self, chosen: Chosen, view: str, edit: Edit) -> list[Any]:
         """`show`, with the wipe where the face is seen as it is after the edit."""
         line = pictures.beside(chosen, whole=view == WHOLE)
-        choice, compared, *rest = self.show(chosen, view, pair)
+        choice, compared, *rest = self.show(chosen, view, edit)
         return [choice, self.gr.ImageSlider(compared, slider_position=line), *rest]
 
-    def show(self, chosen: Chosen, view: str, pair: Pair) -> list[Any]:
+    def show(self, chosen: Chosen, view: str, edit: Edit) -> list[Any]:
         width, height = chosen.photo.size if chosen.photo else (0, 0)
-        face = pictures.eight_bit(pair[1])
+        face = pictures.eight_bit(edit[0])
         link = '<a class="download{}" download="{}.png" href="data:image/png;base64,{}">{} ({} × {} PNG)</a>'.format(
             " beside" if chosen.photo else "",
             html.escape(f"{chosen.name}.{'face' if chosen.photo else 'edited'}"),
@@ -298,13 +298,13 @@ class _Result:
         )
         return [
             self.gr.Radio(visible=chosen.photo is not None),
-            pictures.compared(chosen, pair, whole=view == WHOLE),
+            pictures.compared(chosen, edit, whole=view == WHOLE),
             self.gr.Button(f"Download ({width} × {height} PNG)", visible=chosen.photo is not None),
             link,
         ]
 
     def follow(
-        self, choice: _Choice, make: Callable[..., Pair], inputs: Sequence[Any], triggers: Sequence[Any]
+        self, choice: _Choice, make: Callable[..., Edit], inputs: Sequence[Any], triggers: Sequence[Any]
     ) -> None:
         """Show what `make` makes of the chosen picture and the values of `inputs` at each trigger, and give it away."""
 
@@ -358,7 +358,7 @@ def _edit_tab(gr: Any, editor: Editor, blocks: Any, choice: _Choice) -> None:
                     info="Put right here what the model has misread; each slider turns one of these around.",
                 )  # fmt: skip
 
-    def make(chosen: Chosen, own: Sequence[str], *strengths: float) -> Pair:
+    def make(chosen: Chosen, own: Sequence[str], *strengths: float) -> Edit:
         return pictures.changed(editor, chosen.face, own, dict(zip(names, strengths, strict=True)))
 
     def begin(chosen: Chosen, view: str) -> list[Any]:
@@ -396,7 +396,7 @@ def _exemplar_tab(gr: Any, editor: Editor, blocks: Any, choice: _Choice) -> None
             seen = gr.Image(label="From this face", format="png", interactive=False, buttons=[], height=180)
             reference = _chooser(gr, editor, blocks, "Take over from another face", 1)
 
-    def make(chosen: Chosen, other: Chosen | None, names: Sequence[str], step: float) -> Pair:
+    def make(chosen: Chosen, other: Chosen | None, names: Sequence[str], step: float) -> Edit:
         return pictures.swapped(editor, chosen.face, _there(other).face, names, step)
 
     def begin(chosen: Chosen | None, view: str, other: Chosen | None, names: Sequence[str], step: float) -> list[Any]:

@@ -2,9 +2,9 @@
 
 A photo that is dropped is decoded to find its faces, and let go. What is kept of it (`Dropped`) is the file, a copy to
 look at and each face close up: 40 MB at most, however large it is. An edit is of one cut-out face, which the model
-draws twice, unedited and edited (`Pair`), and what differs is added to the photo as `faceattr edit` does it: to the
-copies at once, so that sliders stay lively (`compared`), and at the photo's own size when somebody asks for that
-(`finished`), which takes seconds for a large one.
+draws (`Edit`), and what it changes is added to the photo as `faceattr edit` does it: to the copies at once, so that
+sliders stay lively (`compared`), and at the photo's own size when somebody asks for that (`finished`), which takes
+seconds for a large one.
 
 A drawn face, which is nothing but a face, is shown as the model draws it.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from faceattr_jax import photos
+from faceattr_jax import photo, photos
 from faceattr_jax.attributes import CONFLICTS, parse
 from faceattr_jax.data import align
 from faceattr_jax.data.images import rgb, to_uint8
@@ -63,8 +63,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Attributes that lie together on the page; all others come last."""
 
-Pair = tuple[np.ndarray, np.ndarray]
-"""A face as the model draws it unedited, and edited: (S, S, 3) in [-1, 1]."""
+Edit = tuple[np.ndarray, np.ndarray]
+"""An edited face as the model draws it, in [-1, 1], and what that adds to the photo, in grey levels: (S, S, 3) each."""
 
 
 # Pictures to edit.
@@ -109,8 +109,8 @@ def dropped(editor: Editor, file: bytes, name: str = "photo") -> tuple[Chosen, s
     Where none is seen, or the extra that looks for faces is not there: the largest centred square; and why. Raises
     `UserError` for a file that is no photo, or has more than MAX_PIXELS.
     """
-    photo, reason = _read(file), ""
-    view = rgb(photo.image)
+    whole, reason = _read(file), ""
+    view = rgb(whole.image)
     try:
         cuts = photos.faces_in(editor, view, "the photo", _detector)[:FACES]
     except UserError as error:
@@ -121,9 +121,9 @@ def dropped(editor: Editor, file: bytes, name: str = "photo") -> tuple[Chosen, s
     closer = CLOSE / editor.size
     near = [align.cut(view, closer * cut.place, CLOSE, Image.Resampling.BICUBIC) for cut in cuts]
     copies = [small, *map(Image.fromarray, near)]
-    if photo.profile and photo.image.mode.startswith("RGB"):
+    if whole.profile and whole.image.mode.startswith("RGB"):
         for copy in copies:
-            copy.info["icc_profile"] = photo.profile
+            copy.info["icc_profile"] = whole.profile
     kept = Dropped(file, view.size, copies[0], [cut.place for cut in cuts], copies[1:])
     return Chosen([cut.image for cut in cuts], name=name, photo=kept), reason
 
@@ -177,7 +177,7 @@ def inverts(editor: Editor, own: Collection[str], name: str) -> bool:
     return editor.method.towards.get(name, value) == value
 
 
-def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: Mapping[str, float]) -> Pair:
+def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: Mapping[str, float]) -> Edit:
     """The face, with each attribute of `strengths` inverted so strongly, if above 0.
 
     own: the attributes that it has. What an added attribute rules out goes as strongly as that one comes. Raises
@@ -196,15 +196,19 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
     plain, edited = (
         np.asarray(editor.edit(face, edits, strength=s, source=source)) for s in (np.zeros_like(each), each)
     )
-    return plain, edited
+    return edited, _added(plain, edited)
 
 
-def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequence[str], step: float) -> Pair:
+def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequence[str], step: float) -> Edit:
     """The face, with the named attributes on the way, from 0 to 1, to how the reference wears them."""
     if not names:
         raise UserError("choose at least one attribute to take over.")
     plain, edited = np.asarray(editor.linear(face, reference, names, [0.0, step]))
-    return plain, edited
+    return edited, _added(plain, edited)
+
+
+def _added(plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    return 127.5 * (edited.clip(-1, 1) - plain.clip(-1, 1))  # as in `photos.edit_photo`
 
 
 def generated(editor: Editor, names: Sequence[str], count: int, seed: int) -> list[np.ndarray]:
@@ -218,10 +222,10 @@ def generated(editor: Editor, names: Sequence[str], count: int, seed: int) -> li
 # What is shown of it.
 
 
-def compared(chosen: Chosen, pair: Pair, *, whole: bool) -> tuple[Image.Image, Image.Image]:
+def compared(chosen: Chosen, edit: Edit, *, whole: bool) -> tuple[Image.Image, Image.Image]:
     """Before and after: of the whole photo or of its face, by the copies; of a drawn face, as the model draws it."""
     if chosen.photo is None:
-        return enlarged(chosen.face), enlarged(eight_bit(pair[1]))
+        return enlarged(chosen.face), enlarged(eight_bit(edit[0]))
     if whole:
         before, size = chosen.photo.small, chosen.photo.size
         larger = np.diag([size[0] / before.width, size[1] / before.height, 1.0])
@@ -229,7 +233,7 @@ def compared(chosen: Chosen, pair: Pair, *, whole: bool) -> tuple[Image.Image, I
     else:
         before, place = chosen.photo.near[chosen.at], len(chosen.face) / CLOSE * np.eye(2, 3)
     after = before.copy()
-    photos.add(after, place, *pair)
+    photo.paste(after, edit[1], place)
     return before, after
 
 
@@ -241,14 +245,14 @@ def beside(chosen: Chosen, *, whole: bool) -> float:
     return float(np.clip(100 * left / chosen.photo.size[0], 4, 96))
 
 
-def finished(chosen: Chosen, pair: Pair) -> bytes:
+def finished(chosen: Chosen, edit: Edit) -> bytes:
     """The whole photo with the edit, as a PNG of its own size and, where PNG has that, mode; upright, without EXIF."""
     assert chosen.photo is not None
-    photo = _read(chosen.photo.file)
-    if photo.image.mode not in FORMATS[".png"][1]:  # nor does its profile fit
-        photo = dataclasses.replace(photo, image=rgb(photo.image), profile=None)
-    photos.add(photo.image, chosen.photo.places[chosen.at], *pair)
-    return dataclasses.replace(photo, orientation=1).encode(".png")
+    whole = _read(chosen.photo.file)
+    if whole.image.mode not in FORMATS[".png"][1]:  # nor does its profile fit
+        whole = dataclasses.replace(whole, image=rgb(whole.image), profile=None)
+    photo.paste(whole.image, edit[1], chosen.photo.places[chosen.at])
+    return dataclasses.replace(whole, orientation=1).encode(".png")
 
 
 def masked(editor: Editor, face: np.ndarray) -> np.ndarray:

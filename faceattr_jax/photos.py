@@ -77,16 +77,8 @@ def edit_photo(change: Change, picture: Image.Image, faces: Sequence[np.ndarray]
     for landmarks in faces:
         plain, edited_ = change(functools.partial(_cut, view, landmarks))
         place = crops.placement(change.editor.crop, change.editor.size, landmarks)
-        add(result, place, plain, edited_)
+        photo.paste(result, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
     return result
-
-
-def add(picture: Image.Image, place: np.ndarray, plain: np.ndarray, edited_: np.ndarray) -> None:
-    """Add to a picture, in place, what an edit changes of a face: (S, S, 3) in [-1, 1] each, brought there by `place`.
-
-    place: the similarity (2, 3) that brings the picture's pixels to the face's crop.
-    """
-    photo.paste(picture, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
 
 
 def edit_files(

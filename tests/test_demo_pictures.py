@@ -16,7 +16,7 @@ from faceattr_jax.pretrained.detector import Face
 from tests import runs
 
 SIZE = 32
-LIGHTER = np.zeros((SIZE, SIZE, 3), np.float32), np.full((SIZE, SIZE, 3), 0.4, np.float32)  # by 51 grey levels
+LIGHTER = np.full((SIZE, SIZE, 3), 0.4, np.float32), np.full((SIZE, SIZE, 3), 51, np.float32)
 EXIF_ORIENTATION = 0x0112
 
 
@@ -84,7 +84,7 @@ def test_a_photo_comes_back_whole(editor, seen):
         assert not change[outside(image, [places[at]])].any()
         x, y = points.mean(axis=0).round().astype(int)
         np.testing.assert_array_equal(change[y - 3 : y + 4, x - 3 : x + 4], 51)
-        same = pictures.finished(now, (LIGHTER[0], LIGHTER[0]))
+        same = pictures.finished(now, (LIGHTER[0], 0 * LIGHTER[1]))
         np.testing.assert_array_equal(np.asarray(decoded(same)), np.asarray(image))
 
 
@@ -184,17 +184,25 @@ def test_there_is_a_limit_to_faces_and_pixels(editor, monkeypatch):
         pictures.dropped(editor, encoded(photo(64, 64)))
 
 
-def test_a_photo_is_edited_as_the_command_does_it(editor, seen):
-    class Lighter:
-        def __call__(self, look):
-            return LIGHTER
+def test_a_photo_is_edited_as_the_command_does_it(seen):
+    class Lightens:
+        size, crop, attributes = SIZE, "center178", ("Bangs",)
 
-    change = Lighter()
-    change.editor = editor
+        def edit(self, face, edits, *, strength, source):
+            return np.float32(0.8) * face / 127.5 - 0.8 + 0.4 * strength[0]
+
+    class Change:
+        editor = Lightens()
+
+        def __call__(self, look):
+            return tuple(self.editor.edit(look(self.editor), {}, strength=[s], source=()) for s in (0, 1))
+
     image = photo()
-    chosen, _ = pictures.dropped(editor, encoded(image))
-    expected = photos.edit_photo(change, image, [LARGE])
-    np.testing.assert_array_equal(np.asarray(decoded(pictures.finished(chosen, LIGHTER))), np.asarray(expected))
+    chosen, _ = pictures.dropped(Change.editor, encoded(image))
+    edit = pictures.changed(Change.editor, chosen.face, [], {"Bangs": 1.0})
+    expected = np.asarray(photos.edit_photo(Change(), image, [LARGE]))
+    np.testing.assert_array_equal(np.asarray(decoded(pictures.finished(chosen, edit))), expected)
+    assert np.abs(expected.astype(int) - np.asarray(image)).max() > 40
 
 
 def test_drawn_faces_are_other_people_on_every_page(editor):
