@@ -16,7 +16,7 @@ from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import build
 from faceattr_jax.pretrained import safetensors_file
-from tests import runs
+from tests import checks, runs
 from tests.conftest import ROOT
 
 SIZE = 16
@@ -57,9 +57,18 @@ def pictures():
     return np.random.default_rng(1).uniform(-1, 1, (2, 7, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def by_editor(editor: Editor, pictures):
+FUNCTIONS = [*((name, "") for name in CONFIGS), ("diat", "mask"), ("slgan", "generate")]
+
+
+def by_editor(editor: Editor, name: str, pictures):
     """Inputs of the exported function, and what the editor makes of them one by one."""
     x, others = pictures
+    if name == "generate":
+        labels = np.float32(np.random.default_rng(2).integers(0, 2, (7, len(editor.attributes))))
+        latents = editor.method.draw_latents(jax.random.key(3), 7)
+        return [labels, np.asarray(latents)], editor.generate(labels, seed=3)
+    if name == "mask":
+        return [x], editor.mask(x)
     if "edit" in editor.method.capabilities:
         name, column = editor.attributes[-1], len(editor.attributes) - 1
         edits = np.zeros((7, len(editor.attributes)), np.float32)
@@ -82,26 +91,29 @@ def of_one(arrays):
 def test_stablehlo(name, models, pictures, tmp_path):
     pytest.importorskip("flatbuffers")
     path = tmp_path / "model.stablehlo"
-    assert "within " in export.to_stablehlo(models[name], path)
+    with checks.quickly():
+        assert "within " in export.to_stablehlo(models[name], path)
+        arrays, expected = by_editor(fj.load(models[name]), "", pictures)
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert exported.platforms == export.PLATFORMS
-    arrays, expected = by_editor(fj.load(models[name]), pictures)
-    found = exported.call(*arrays)
+    call = checks.quick(exported.call)
+    found = call(*arrays)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(exported.call(*of_one(arrays)), expected[:1], atol=1e-5)
+    np.testing.assert_allclose(call(*of_one(arrays)), expected[:1], atol=1e-5)
     assert np.std(found) > 0.05
     about = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert list(about["inputs"]) == [*export.function(fj.load(models[name])).inputs]
     assert (about["image_size"], about["crop"]) == (SIZE, "none")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_onnx(name, models, pictures, tmp_path):
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS)
+def test_onnx(name, function, models, pictures, tmp_path):
     _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
     path = tmp_path / "model.onnx"
-    assert "within " in export.to_onnx(models[name], path)
+    with checks.quickly():
+        assert "within " in export.to_onnx(models[name], path, function)
+        arrays, expected = by_editor(fj.load(models[name]), function, pictures)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    arrays, expected = by_editor(fj.load(models[name]), pictures)
     names = [given.name for given in session.get_inputs()]
     found = session.run(None, dict(zip(names, arrays, strict=True)))[0]
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -216,10 +228,15 @@ def test_a_safetensors_file_is_as_good_as_a_run(models, pictures, tmp_path, caps
         fj.load(tmp_path / "absent.safetensors")
 
 
-def test_what_cannot_be_exported(models, faces, tmp_path, monkeypatch):
-    denoiser = build(runs.denoiser(faces))
-    with pytest.raises(UserError, match="can restore, and what is exported as a function is edit, swap or classify"):
-        export.function(Editor(denoiser, {}))
+def test_what_cannot_be_exported(models, faces, tmp_path, monkeypatch, capsys):
+    denoiser = Editor(build(runs.denoiser(faces)), {})
+    assert export.function(denoiser).name == "restore"
+    with pytest.raises(UserError, match=r"a denoiser model has no function 'edit'; it has restore\."):
+        export.function(denoiser, "edit")
+    assert cli.main(["export", str(models["slgan"]), "x", "--to=safetensors", "--function=edit"]) == 2
+    assert "safetensors files hold all of a model" in capsys.readouterr().err
+    assert cli.main(["export", str(models["slgan"]), "x", "--to=onnx", "--function=generat"]) == 2
+    assert "no function 'generat' (did you mean 'generate'?); it has edit, classify, gen" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match=r"needs the package jax2onnx; install it with: pip install .*\[export\]"):
         export.to_onnx(models["attgan"], tmp_path / "model.onnx")
