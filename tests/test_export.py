@@ -11,6 +11,7 @@ from PIL import Image
 
 import faceattr_jax as fj
 from faceattr_jax import cli, export
+from faceattr_jax import config as configs
 from faceattr_jax.data.images import to_uint8
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
@@ -78,8 +79,9 @@ def by_editor(editor: Editor, name: str, pictures):
         made = [editor.edit(face, edit, strength=1.5) for face, edit in zip(x, asked, strict=True)]
         return [x, edits, np.array(1.5, np.float32)], np.stack(made)
     if "swap" in editor.method.capabilities:
-        mask = np.tile(np.float32([1, 0, 1]), (7, 1))
-        return [x, others, mask], editor.swap(x, others, [editor.attributes[0], editor.attributes[2]])
+        taken = editor.attributes[::2]
+        mask = np.tile(np.isin(editor.attributes, taken).astype(np.float32), (7, 1))
+        return [x, others, mask], editor.swap(x, others, taken)
     return [x], editor.classify(x)
 
 
@@ -122,6 +124,38 @@ def test_onnx(name, function, models, pictures, tmp_path):
     assert session.get_modelmeta().custom_metadata_map["attributes"].split(",") == list(
         fj.load(models[name]).attributes
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        *((name, "") for name in ("attgan_128", "attribute_inverse_128", "diat_128", "elegant_256", "slgan_64")),
+        ("diat_128", "mask"),
+        ("slgan_64", "generate"),
+    ],
+)
+def test_papers_sizes(name, function, tmp_path):
+    """At the paper's size and width, with random weights; prints the largest difference of each file and batch."""
+    _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
+    editor = runs.fresh(configs.load(name))
+    model, hlo, onnx = (tmp_path / file for file in ("model.safetensors", "model.stablehlo", "model.onnx"))
+    safetensors_file.write(model, editor.config, editor.variables)
+    pictures = np.random.default_rng(1).uniform(-1, 1, (2, 7, editor.size, editor.size, 3)).astype(np.float32)
+    arrays, expected = by_editor(editor, function, pictures)
+    assert np.std(expected) > 0.05
+
+    def compare(call, kind):
+        errors = [np.max(np.abs(call(*of_one(arrays)) - expected[:1])), np.max(np.abs(call(*arrays) - expected))]
+        print(f"{name} {function} {editor.size} px, {kind}: batch of 1 {errors[0]:.1e}, of 7 {errors[1]:.1e}")
+        assert max(errors) <= export.TOLERANCE[kind]
+
+    print(export.to_stablehlo(model, hlo, function))
+    compare(jax.jit(jax.export.deserialize(bytearray(hlo.read_bytes())).call), "stablehlo")
+    print(export.to_onnx(model, onnx, function))
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    compare(lambda *given: session.run(None, dict(zip(names, given, strict=True)))[0], "onnx")
 
 
 def test_a_model_that_cannot_read_a_face_takes_its_attributes(models, pictures, tmp_path):

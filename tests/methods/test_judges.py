@@ -170,12 +170,6 @@ def test_what_is_given_replaces_parameters_and_their_averages():
     assert with_given(state, {}) is state
 
 
-@pytest.fixture
-def on_one_device(monkeypatch):
-    mesh = checks.one_device()
-    monkeypatch.setattr("faceattr_jax.training.distributed.mesh", lambda *_: mesh)
-
-
 def moon(faces, **changes):
     narrow = {"image_size": 224, "model.width": 2, "model.fc": 8, "train.iterations": 2, "batch_size": 8, "shift": 0}
     return runs.changed("classifier_moon", {**narrow, "evaluation.images": 8}, faces, changes)
