@@ -229,7 +229,7 @@ def imagenet(network: VGG16, path: str, image_size: int) -> Given:
     return Given("vgg16", sha256, {"params": {name: layer for name, layer in params.items() if name != "fc8"}})
 
 
-def _hidden(network: type[Hidden], config: ml_collections.ConfigDict, **own: int) -> Hidden:
+def _hidden(network: type[Hidden], config: ml_collections.ConfigDict, **own: Any) -> Hidden:
     model = config.model
     return network(
         tuple(model.widths), model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout, **own
