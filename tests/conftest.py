@@ -61,7 +61,7 @@ def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import checks
 
     mesh = checks.one_device()
-    monkeypatch.setattr("faceattr_jax.training.distributed.mesh", lambda: mesh)
+    monkeypatch.setattr("faceattr_jax.training.distributed.mesh", lambda *_: mesh)
 
 
 @pytest.fixture(scope="session")
