@@ -124,8 +124,9 @@ def to_onnx(checkpoint: str | Path, path: Path, name: str = "") -> str:
     computes of it is not within 1e-4 of the model.
     """
     files.check_new(path)
+    for noisy in ("jax2onnx", "onnx_ir"):  # they warn of packages that are not here, and of shapes that are not stored
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     jax2onnx, onnxruntime = _package("jax2onnx"), _package("onnxruntime")
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape that it does not store
     editor = load(checkpoint)
     made = function(editor, name)
     with native_convolutions():  # ONNX has an operator for each
