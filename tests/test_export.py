@@ -58,9 +58,6 @@ def pictures():
     return np.random.default_rng(1).uniform(-1, 1, (2, 7, SIZE, SIZE, 3)).astype(np.float32)
 
 
-FUNCTIONS = [*((name, "") for name in CONFIGS), ("diat", "mask"), ("slgan", "generate")]
-
-
 def by_editor(editor: Editor, name: str, pictures):
     """Inputs of the exported function, and what the editor makes of them one by one."""
     x, others = pictures
@@ -108,7 +105,9 @@ def test_stablehlo(name, models, pictures, tmp_path):
     assert (about["image_size"], about["crop"]) == (SIZE, "none")
 
 
-@pytest.mark.parametrize(("name", "function"), FUNCTIONS)
+@pytest.mark.parametrize(
+    ("name", "function"), [*((name, "") for name in CONFIGS), ("diat", "mask"), ("slgan", "generate")]
+)
 def test_onnx(name, function, models, pictures, tmp_path):
     _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
     path = tmp_path / "model.onnx"
@@ -128,22 +127,28 @@ def test_onnx(name, function, models, pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "function"),
+    ("name", "function", "gain"),
     [
-        *((name, "") for name in ("attgan_128", "attribute_inverse_128", "diat_128", "elegant_256", "slgan_64")),
-        ("diat_128", "mask"),
-        ("slgan_64", "generate"),
+        ("attgan_128", "", 2.0),  # where no norm makes up for what each layer loses
+        ("attribute_inverse_128", "", 1.0),
+        ("diat_128", "", 1.0),
+        ("diat_128", "mask", 1.0),
+        ("elegant_256", "", 1.0),
+        ("slgan_64", "", 2.0),
+        ("slgan_64", "generate", 2.0),
     ],
 )
-def test_papers_sizes(name, function, tmp_path):
+def test_papers_sizes(name, function, gain, tmp_path):
     """At the paper's size and width, with random weights; prints the largest difference of each file and batch."""
     _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
     editor = runs.fresh(configs.load(name))
     model, hlo, onnx = (tmp_path / file for file in ("model.safetensors", "model.stablehlo", "model.onnx"))
+    variables = jax.tree.map(lambda a: a * np.float32(gain if a.ndim > 1 else 1.0), editor.variables)
+    editor = Editor(editor.method, variables)
     safetensors_file.write(model, editor.config, editor.variables)
     pictures = np.random.default_rng(1).uniform(-1, 1, (2, 7, editor.size, editor.size, 3)).astype(np.float32)
     arrays, expected = by_editor(editor, function, pictures)
-    assert np.std(expected) > 0.05
+    assert np.std(expected, axis=0).mean() > 0.1  # it depends on the face
 
     def compare(call, kind):
         errors = [np.max(np.abs(call(*of_one(arrays)) - expected[:1])), np.max(np.abs(call(*arrays) - expected))]
