@@ -13,7 +13,7 @@ No code was published; where the paper is silent or contradicts itself the choic
 
 import abc
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -463,7 +463,7 @@ def build(config: ml_collections.ConfigDict) -> DIAT:
     return tasks[config.task](config, networks, optimizers)
 
 
-def _check(config: ml_collections.ConfigDict, tasks: Iterable[str]) -> None:
+def _check(config: ml_collections.ConfigDict, tasks: Collection[str]) -> None:
     if config.task not in tasks:
         raise UserError(f"task is '{config.task}'{nearest(config.task, tasks)}; it can be {', '.join(tasks)}")
     for key, known in CHOICES.items():
