@@ -171,11 +171,19 @@ def _convert(a: argparse.Namespace) -> None:
 
 
 def _export(a: argparse.Namespace) -> None:
-    from faceattr_jax.export import FORMATS
+    from faceattr_jax.export import to_onnx, to_safetensors, to_stablehlo
 
-    if a.half and a.to != "safetensors":
-        raise UserError(f"--half is for --to=safetensors; {a.to} files are checked against the model to more digits.")
-    print(f"{a.file}: {FORMATS[a.to](a.checkpoint, a.file, **({'half': True} if a.half else {}))}")
+    if a.to == "safetensors":
+        if a.function:
+            raise UserError("--function is for --to=stablehlo and --to=onnx; safetensors files hold all of a model.")
+        held = to_safetensors(a.checkpoint, a.file, half=a.half)
+    else:
+        if a.half:
+            raise UserError(
+                f"--half is for --to=safetensors; {a.to} files are checked against the model to more digits."
+            )
+        held = (to_onnx if a.to == "onnx" else to_stablehlo)(a.checkpoint, a.file, a.function)
+    print(f"{a.file}: {held}")
 
 
 def _card(a: argparse.Namespace) -> None:
@@ -398,6 +406,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--to", required=True, choices=("stablehlo", "onnx", "safetensors"),
         help="its format; the first two hold a function and are checked against the model",
+    )  # fmt: skip
+    export.add_argument(
+        "--function", default="",
+        help="of those that the model can do, edit, swap, restore, classify, embed, generate or mask (the first)",
     )  # fmt: skip
     export.add_argument("--half", action="store_true", help="safetensors of float16, half as large")
 

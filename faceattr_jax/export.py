@@ -18,13 +18,15 @@ import numpy as np
 from faceattr_jax import files
 from faceattr_jax.attributes import conflict_matrix
 from faceattr_jax.editor import Editor, load
-from faceattr_jax.errors import UserError
+from faceattr_jax.errors import UserError, nearest
 from faceattr_jax.methods.base import EditRequest
 from faceattr_jax.nn.conv import native_convolutions, undilated_convolutions
 from faceattr_jax.pretrained import safetensors_file
 
 BATCHES = (1, 7)
 DRAWS = 3
+FUNCTIONS = ("edit", "swap", "restore", "classify", "embed", "generate", "mask")
+"""Capabilities that are exported; without a name the first that a model has."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = {"stablehlo": 1e-5, "onnx": 1e-4}
 
@@ -39,13 +41,14 @@ class Function(NamedTuple):
     call: Callable[..., jax.Array]
 
 
-def function(editor: Editor) -> Function:
-    """The function of an editor that is exported: ``edit`` where it has one, else ``swap`` or ``classify``.
+def function(editor: Editor, name: str = "") -> Function:
+    """The function of an editor that is exported, of `FUNCTIONS`; without a name the first that its method has.
 
     Its pictures are (B, S, S, 3) in [-1, 1], cut with the editor's crop, and it computes what the editor's own function
     of that name does. edits (B, n): 1 sets an attribute, -1 removes it, 0 leaves it as it is, which the model reads off
     the face; of one that cannot read, source (B, n) says it, 0/1. strength (): of the edits. attributes (B, n): 0/1,
-    those to take from the references. Raises `UserError` for a model that has none of them.
+    those to take from the references. labels (B, n): 0/1, of the faces that come of latents (B, d). Raises `UserError`
+    for a function that the model does not have.
     """
     method, variables = editor.method, editor.variables
     pictures, vectors = ("B", editor.size, editor.size, 3), ("B", len(editor.attributes))
@@ -59,20 +62,24 @@ def function(editor: Editor) -> Function:
     def swap(images: jax.Array, references: jax.Array, attributes: jax.Array) -> jax.Array:
         return method.swap(variables, images, references[None], attributes[None])
 
-    def classify(images: jax.Array) -> jax.Array:
-        return method.classify(variables, images)
+    def generate(labels: jax.Array, latents: jax.Array) -> jax.Array:
+        return method.decode(variables, latents, labels)
 
-    if "edit" in method.capabilities:
+    known = [each for each in FUNCTIONS if each in method.capabilities]
+    if (name := name or known[0]) not in known:
+        raise UserError(
+            f"{editor.path}: a {editor.config.method} model has no function '{name}'{nearest(name, known)}; it has "
+            f"{', '.join(known)}."
+        )
+    if name == "edit":
         inputs: dict[str, tuple[int | str, ...]] = {"images": pictures, "edits": vectors, "strength": ()}
-        return Function("edit", inputs if _reads(editor) else {**inputs, "source": vectors}, edit)
-    if "swap" in method.capabilities:
-        return Function("swap", {"images": pictures, "references": pictures, "attributes": vectors}, swap)
-    if "classify" in method.capabilities:
-        return Function("classify", {"images": pictures}, classify)
-    raise UserError(
-        f"{editor.path}: a {editor.config.method} model can {', '.join(sorted(method.capabilities))}, and what is "
-        "exported as a function is edit, swap or classify; --to=safetensors takes every model."
-    )
+        return Function(name, inputs if _reads(editor) else {**inputs, "source": vectors}, edit)
+    if name == "swap":
+        return Function(name, {"images": pictures, "references": pictures, "attributes": vectors}, swap)
+    if name == "generate":
+        latents = jax.eval_shape(lambda: method.draw_latents(jax.random.key(0), 1))
+        return Function(name, {"labels": vectors, "latents": ("B", *latents.shape[1:])}, generate)
+    return Function(name, {"images": pictures}, functools.partial(getattr(method, name), variables))
 
 
 def to_safetensors(checkpoint: str | Path, path: Path, *, half: bool = False) -> str:
@@ -86,8 +93,8 @@ def to_safetensors(checkpoint: str | Path, path: Path, *, half: bool = False) ->
     return f"the variables and the config of a model, {editor.config.method}"
 
 
-def to_stablehlo(checkpoint: str | Path, path: Path) -> str:
-    """Write the function of a run (`function`) for `jax.export.deserialize`, and what it takes to `path`.json.
+def to_stablehlo(checkpoint: str | Path, path: Path, name: str = "") -> str:
+    """Write a function of a run (`function`) for `jax.export.deserialize`, and what it takes to `path`.json.
 
     It runs on CPU, GPU and TPU. Returns what was written. Raises `UserError` where a file is in the way, and writes
     nothing where what it computes is not within 1e-5 of the model.
@@ -96,7 +103,7 @@ def to_stablehlo(checkpoint: str | Path, path: Path) -> str:
     files.check_new(path, about_path)
     _package("flatbuffers")
     editor = load(checkpoint)
-    made = function(editor)
+    made = function(editor, name)
     scope = jax.export.SymbolicScope()
     shapes = [
         jax.ShapeDtypeStruct(jax.export.symbolic_shape(str(shape).replace("'", ""), scope=scope), jnp.float32)
@@ -110,17 +117,18 @@ def to_stablehlo(checkpoint: str | Path, path: Path) -> str:
     return _summary(made, error)
 
 
-def to_onnx(checkpoint: str | Path, path: Path) -> str:
-    """Write the function of a run (`function`) for ONNX runtimes; what it takes is in the file's metadata.
+def to_onnx(checkpoint: str | Path, path: Path, name: str = "") -> str:
+    """Write a function of a run (`function`) for ONNX runtimes; what it takes is in the file's metadata.
 
     Returns what was written. Raises `UserError` where a file is in the way, and writes nothing where what onnxruntime
     computes of it is not within 1e-4 of the model.
     """
     files.check_new(path)
+    for noisy in ("jax2onnx", "onnx_ir"):  # they warn of packages that are not here, and of shapes that are not stored
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     jax2onnx, onnxruntime = _package("jax2onnx"), _package("onnxruntime")
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape that it does not store
     editor = load(checkpoint)
-    made = function(editor)
+    made = function(editor, name)
     with native_convolutions():  # ONNX has an operator for each
         model = jax2onnx.to_onnx(made.call, list(made.inputs.values()), input_names=list(made.inputs))
     del model.graph.value_info[:]  # what jax2onnx notes of shapes inside is not always right, and runtimes complain
@@ -136,9 +144,6 @@ def to_onnx(checkpoint: str | Path, path: Path) -> str:
     error = _check(made, run, "onnx")
     files.write(path, content)
     return _summary(made, error)
-
-
-FORMATS = {"safetensors": to_safetensors, "stablehlo": to_stablehlo, "onnx": to_onnx}
 
 
 def _reads(editor: Editor) -> bool:
@@ -173,6 +178,8 @@ def _draw(inputs: Inputs, batch: int, seed: int) -> list[np.ndarray]:
         "edits": functools.partial(rng.integers, -1, 2),
         "source": functools.partial(rng.integers, 0, 2),
         "attributes": functools.partial(rng.integers, 0, 2),
+        "labels": functools.partial(rng.integers, 0, 2),
+        "latents": rng.standard_normal,
         "strength": functools.partial(rng.uniform, 0.5, 2.0),
     }
     sizes = {name: [batch if side == "B" else int(side) for side in shape] for name, shape in inputs.items()}

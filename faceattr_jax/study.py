@@ -28,7 +28,7 @@ from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import exemplar, page
 from faceattr_jax.evaluation.editors import Compiled, invert
-from faceattr_jax.evaluation.opening import Opened, open_run
+from faceattr_jax.evaluation.opening import Opened, open_editors
 from faceattr_jax.evaluation.protocols.slgan import STUDY
 
 FACES = 100
@@ -64,9 +64,9 @@ def ask(
     """
     key_file = out.with_suffix(".key.json")
     files.check_new(out, key_file)
-    runs = [open_run(workdir, data=data, split=split) for workdir in workdirs]
+    runs, names = open_editors(workdirs, data=data, split=split)
     rng = np.random.default_rng(seed)
-    tasks = _tasks(runs, _shared(runs), faces, rng)
+    tasks = _tasks(runs, names, faces, rng)
     edits = [_edits(run, tasks, seed, strength) for run in runs]
 
     # A run's turn differs from face to face, so that neither the turn nor an item's place tells which run it is.
@@ -99,24 +99,6 @@ def ask(
     files.write(out, template.replace(_PLACE, json.dumps(asked).replace("<", "\\u003c")))
     files.write(key_file, json.dumps(about, indent=1) + "\n")
     return key_file
-
-
-def _shared(runs: Sequence[Opened]) -> list[str]:
-    """The attributes that all runs can be asked to invert."""
-    for run in runs:
-        if not run.model.method.capabilities & {"edit", "swap"}:
-            raise UserError(
-                f"{run.model.path}: a {run.model.config.method} model edits no faces; ask about those that do."
-            )
-        if run.data != runs[0].data or len(run.source.table) != len(runs[0].source.table):
-            raise UserError(
-                f"the runs were trained on {runs[0].data} and {run.data}: say with --data whose faces to show."
-            )
-    names = [name for name in runs[0].model.attributes if all(name in run.model.attributes for run in runs)]
-    if not names:
-        each = "; ".join(f"{run.model.path}: {', '.join(run.model.attributes)}" for run in runs)
-        raise UserError(f"the runs have no attribute in common ({each}).")
-    return names
 
 
 def _tasks(runs: Sequence[Opened], names: Sequence[str], faces: int, rng: np.random.Generator) -> list[Task]:

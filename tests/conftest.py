@@ -55,6 +55,15 @@ def strict_promotion() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained here is not sharded."""
+    from tests import checks
+
+    mesh = checks.one_device()
+    monkeypatch.setattr("faceattr_jax.training.distributed.mesh", lambda *_: mesh)
+
+
 @pytest.fixture(scope="session")
 def celeba_mini() -> Path:
     """A small CelebA in its own layout: $FACEATTR_CELEBA, or ../shared/celeba-mini beside the clone."""

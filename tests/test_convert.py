@@ -107,7 +107,7 @@ def test_a_generator_alone_edits_but_does_not_train(images, tmp_path, torch, fac
         edited = editor.edit(np.asarray(face), {"Male": 1}, source=[0, 1, 0])
         np.testing.assert_array_equal(np.asarray(picture), to_uint8(edited))
     assert cli.main(["edit", str(faces / "001.png"), *flags[1:], "--source=Male=0"]) == 2
-    assert "so give all of them; Bangs, Eyeglasses are missing" in capsys.readouterr().err
+    assert "so give those that it cannot; Bangs, Eyeglasses are missing" in capsys.readouterr().err
     judged = ["evaluate", f"--workdir={tmp_path / 'run'}", f"--judge={trained / 'judge'}", "--images=4"]
     assert cli.main(judged) == 0
     assert "attribute_accuracy " in capsys.readouterr().out

@@ -20,7 +20,7 @@ from faceattr_jax import files, grids
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, embedders, exemplar, page, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
-from faceattr_jax.evaluation.opening import Opened, open_judge, open_run
+from faceattr_jax.evaluation.opening import Opened, open_editors, open_judge
 from faceattr_jax.evaluation.readers import Likeness
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import DIRECTIONS, mean
@@ -84,22 +84,9 @@ def compare(
     """
     if len(workdirs) < 2:
         raise UserError("a comparison takes two runs or more; `faceattr evaluate` measures one")
-    runs = [open_run(workdir, data=data, split=split) for workdir in workdirs]
-    table = runs[0].source.table
-    for run in runs:
-        if not run.model.method.capabilities & {"edit", "swap"}:
-            raise UserError(
-                f"{run.model.path}: a {run.model.config.method} model edits no faces; compare those that do."
-            )
-        if run.data != runs[0].data or len(run.source.table) != len(table):
-            raise UserError(
-                f"the runs were trained on {runs[0].data} and {run.data}: say with --data which to compare on"
-            )
-    names = [name for name in runs[0].model.attributes if all(name in run.model.attributes for run in runs)]
-    if not names:
-        each = "; ".join(f"{run.model.path}: {', '.join(run.model.attributes)}" for run in runs)
-        raise UserError(f"the runs have no attribute in common ({each})")
-    faces = spread(table.indices(split), images) if images else table.indices(split)
+    runs, names = open_editors(workdirs, data=data, split=split)
+    faces = runs[0].source.table.indices(split)
+    faces = spread(faces, images) if images else faces
     found = [_measure(run, faces, names, judge, strength) for run in runs]
     cells = [cell for cell in found[0]["cells"] if all(cell in run["cells"] for run in found)]
     if not cells:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -65,6 +66,26 @@ def open_run(
     elif images:
         indices = spread(indices, images)
     return Opened(model, source, indices, data, split)
+
+
+def open_editors(workdirs: Sequence[object], *, data: str = "", split: str = "test") -> tuple[list[Opened], list[str]]:
+    """Runs that edit or swap, on the same faces, and the attributes that all of them know.
+
+    Raises UserError where one does neither, or they have no data or no attribute in common.
+    """
+    runs = [open_run(workdir, data=data, split=split) for workdir in workdirs]
+    for run in runs:
+        if not run.model.method.capabilities & {"edit", "swap"}:
+            raise UserError(f"{run.model.path}: a {run.model.config.method} model edits no faces; give runs that do.")
+        if run.data != runs[0].data or len(run.source.table) != len(runs[0].source.table):
+            raise UserError(
+                f"the runs were trained on {runs[0].data} and {run.data}: say with --data whose faces to take."
+            )
+    names = [name for name in runs[0].model.attributes if all(name in run.model.attributes for run in runs)]
+    if not names:
+        each = "; ".join(f"{run.model.path}: {', '.join(run.model.attributes)}" for run in runs)
+        raise UserError(f"the runs have no attribute in common ({each}).")
+    return runs, names
 
 
 class Resized:

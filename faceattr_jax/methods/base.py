@@ -177,8 +177,9 @@ class Method(Protocol):
     capabilities: which of ``classify``, ``edit``, ``embed``, ``encode``, ``generate``, ``mask``, ``reconstruct``,
     ``restore``, ``slide``, ``swap`` it has as methods. One that edits takes attributes, one that swaps other faces that
     have them, and interpolates, too (``linear``, ``matrix_of_references``, ``matrix_of_attributes``). One that
-    generates tells its z (``draw_latents``), one that encodes that of faces (``latents``, vectors). One that slides has
-    a slider from -1 to 1 for each attribute, and tells how strong those of faces are (``intensities``, 0 to 1).
+    generates draws a z (``draw_latents``) and a face of it (``decode``), one that encodes tells that of faces
+    (``latents``, vectors). One that slides has a slider from -1 to 1 for each attribute, and tells how strong those of
+    faces are (``intensities``, 0 to 1).
     ema: decay of the exponential moving average of the parameters that inference uses, 0 for none.
     frozen: the networks that its objectives borrow, by role; read when training begins, of no use in inference.
     given: by network, what a fresh run starts from instead of random numbers; read once, when a run begins.

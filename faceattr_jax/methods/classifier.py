@@ -40,8 +40,8 @@ from faceattr_jax.pretrained import vgg16, vgg_face, weights
 from faceattr_jax.pretrained.vgg16 import VGG16
 
 
-class Classifier(nn.Module):
-    """(B, S, S, 3) -> logits (B, n). widths: channels of each pair of convolutions, halving the size after each."""
+class Hidden(nn.Module):
+    """(B, S, S, 3) -> logits (B, n), by the `maps` of a subclass, (B, ...), and one hidden layer."""
 
     widths: Sequence[int]
     fc: int
@@ -51,25 +51,33 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        x = conv_pairs(images, self.widths, self.momentum, train)
-        return hidden_and_logits(self, x, train)
+        x = self.maps(images, train)
+        x = Dense(self.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
+        x = nn.relu(batch_norm(self.momentum, train, name="fc_norm")(x))
+        self.sow("intermediates", "features", x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return Dense(self.attributes, name="logits")(x)
+
+    def maps(self, images: jax.Array, train: bool) -> jax.Array:
+        raise NotImplementedError
 
 
-class ResidualClassifier(nn.Module):
-    """(B, S, S, 3) -> logits (B, n). widths: channels of the convolutions, each of which halves the size.
+class Classifier(Hidden):
+    """widths: channels of each pair of convolutions, halving the size after each."""
+
+    def maps(self, images: jax.Array, train: bool) -> jax.Array:
+        return conv_pairs(images, self.widths, self.momentum, train)
+
+
+class ResidualClassifier(Hidden):
+    """widths: channels of the convolutions, each of which halves the size.
 
     Then `blocks` residual blocks as wide as the last of them, each with a pooling that halves the size.
     """
 
-    widths: Sequence[int]
     blocks: int
-    fc: int
-    attributes: int
-    momentum: float
-    dropout: float
 
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def maps(self, images: jax.Array, train: bool) -> jax.Array:
         def convolved(x: jax.Array, width: int, kernel: int, stride: int, name: str) -> jax.Array:
             x = Conv(width, kernel, stride, use_bias=False, name=f"conv{name}")(x)
             return batch_norm(self.momentum, train, name=f"norm{name}")(x)
@@ -80,16 +88,7 @@ class ResidualClassifier(nn.Module):
         for i in range(self.blocks):
             inner = nn.relu(convolved(x, self.widths[-1], 3, 1, f"_block{i}_0"))
             x = max_pool(nn.relu(x + convolved(inner, self.widths[-1], 3, 1, f"_block{i}_1")))
-        return hidden_and_logits(self, x, train)
-
-
-def hidden_and_logits(network: Classifier | ResidualClassifier, x: jax.Array, train: bool) -> jax.Array:
-    """A map (B, ...) through one hidden layer to logits (B, n); inside the compact module that it is the end of."""
-    x = Dense(network.fc, use_bias=False, name="fc")(x.reshape(x.shape[0], -1))
-    x = nn.relu(batch_norm(network.momentum, train, name="fc_norm")(x))
-    network.sow("intermediates", "features", x)
-    x = nn.Dropout(network.dropout, deterministic=not train)(x)
-    return Dense(network.attributes, name="logits")(x)
+        return x
 
 
 class Reading(Protocol):
@@ -230,26 +229,17 @@ def imagenet(network: VGG16, path: str, image_size: int) -> Given:
     return Given("vgg16", sha256, {"params": {name: layer for name, layer in params.items() if name != "fc8"}})
 
 
-def _pairs(config: ml_collections.ConfigDict) -> Classifier:
+def _hidden(network: type[Hidden], config: ml_collections.ConfigDict, **own: Any) -> Hidden:
     model = config.model
-    return Classifier(tuple(model.widths), model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout)
-
-
-def _residual(config: ml_collections.ConfigDict) -> ResidualClassifier:
-    model = config.model
-    return ResidualClassifier(
-        tuple(model.widths), model.blocks, model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout
+    return network(
+        tuple(model.widths), model.fc, len(config.attributes), model.batch_norm_momentum, model.dropout, **own
     )
 
 
-def _vgg16(config: ml_collections.ConfigDict) -> VGG16:
-    return VGG16(len(config.attributes), config.model.width, config.model.fc)
-
-
 NETWORKS: dict[str, Callable[[ml_collections.ConfigDict], nn.Module]] = {
-    "pairs": _pairs,
-    "residual": _residual,
-    "vgg16": _vgg16,
+    "pairs": functools.partial(_hidden, Classifier),
+    "residual": lambda config: _hidden(ResidualClassifier, config, blocks=config.model.blocks),
+    "vgg16": lambda config: VGG16(len(config.attributes), config.model.width, config.model.fc),
 }
 READINGS: dict[str, Callable[[ml_collections.ConfigDict], Reading]] = {
     "logits": lambda loss: Logits(loss.balance, loss.label_smoothing),

@@ -1,19 +1,19 @@
-"""DIAT: deep identity-aware transfer of facial attributes (Li, Zuo, Zhang 2018), and its face hallucination.
+"""DIAT: deep identity-aware transfer of facial attributes (Li, Zuo, Zhang 2018).
 
 A transform network T redraws the face and a mask network M says where: F(x) = M(x) T(x) + (1 - M(x)) x (eq. 1). One
 model gives one attribute one value. It learns from a source set of faces without that value and a guided set of faces
 that have it: a discriminator D tells F(x) from guided faces (eqs. 7-8), its own middle layers (eqs. 9-10) and a frozen
 face network (eq. 11) see to it that x remains, a denoiser DN hands out a penalty for what is no clean face (eq. 13),
 and M is to cover a given share of the picture (eq. 14). T, D and DN are pre-trained, and then every mini-batch trains D
-twelve times, F twelve times, and F six times more for smoothness alone (algorithm 1). Hallucination is the same without
-a mask, from faces of an eighth of the size, with the truth beside it (eqs. 19-20).
+twelve times, F twelve times, and F six times more for smoothness alone (algorithm 1). Its face hallucination, which is
+the same without a mask, is in `diat_hallucination`.
 
 No code was published; where the paper is silent or contradicts itself the choice is a config key.
 """
 
 import abc
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,7 +24,6 @@ import numpy as np
 
 from faceattr_jax import losses
 from faceattr_jax.data import sampling
-from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError, nearest
 from faceattr_jax.methods.base import (
     Batch,
@@ -40,7 +39,6 @@ from faceattr_jax.methods.base import (
     Variables,
     learning_rate,
     rmsprop,
-    uniform,
     variables_of,
 )
 from faceattr_jax.methods.denoiser import Denoiser, denoising, frozen_denoiser, noisy, unit
@@ -163,7 +161,7 @@ def seen_by(face: Any, variables: Mapping[str, Any], images: jax.Array, layers: 
 
 
 class DIAT(FromConfig, abc.ABC):
-    """What attribute transfer and hallucination have in common; for the fields see `methods.base.Method`.
+    """What every `config.task` has in common; for the fields see `methods.base.Method`.
 
     Batches are {"source", "guided"}: faces to transfer, and faces as they should come out.
     """
@@ -417,58 +415,6 @@ class AttributeTransfer(DIAT):
         return images
 
 
-class Hallucination(DIAT):
-    """Faces of an eighth of the size (`config.scale`) drawn at full size: F = T, section III-D."""
-
-    capabilities = frozenset({"restore"})
-
-    def sampler(self, key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size: int) -> sampling.Sampler:
-        """Two streams of all faces: those to degrade, and those that D compares the results with."""
-        return sampling.source_guided(key, indices, indices, batch_size)
-
-    def inputs(self, images: jax.Array) -> jax.Array:
-        """Images (B, S, S, 3) as they come back from `config.scale` times fewer pixels each way, of 8 bits."""
-        batch, size, _, channels = images.shape
-        small = (batch, size // self.config.scale, size // self.config.scale, channels)
-        return self.enlarge(to_float(to_uint8(jax.image.resize(images, small, "cubic"))))
-
-    def enlarge(self, small: jax.Array) -> jax.Array:
-        """Small faces (B, s, s, 3) at full size by bicubic interpolation: what `restore` takes."""
-        size = self.config.image_size
-        return jnp.clip(jax.image.resize(small, (small.shape[0], size, size, small.shape[3]), "cubic"), -1.0, 1.0)
-
-    def transfer(self, variables: Variables, images: jax.Array, train: bool = False) -> Transferred:
-        transformed, stats = self._run(variables, "transform", images, train)
-        return Transferred(transformed, transformed, None, stats)
-
-    def constraints(self, made: Transferred, images: jax.Array) -> dict[str, jax.Array]:
-        """|F(x) - y|^2 (eq. 19)."""
-        return {"reconstruction": losses.squared_distance(unit(made.result), unit(images))}
-
-    # Inference.
-
-    def degrade(self, images: jax.Array, key: jax.Array) -> jax.Array:
-        """Images (B, S, S, 3) as `inputs` has them; nothing is random."""
-        return self.inputs(images)
-
-    def restore(self, variables: Variables, images: jax.Array) -> jax.Array:
-        """T(x) of enlarged faces (B, S, S, 3)."""
-        return self.transfer(variables, images).result
-
-
-class HallucinationBaseline(Hallucination):
-    """The U-Net of table VII: T alone, with the reconstruction loss alone."""
-
-    frozen: Mapping[str, Frozen] = {}
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        phase = Phase(
-            "reconstruction", ("transfer",), self.reconstruction_objective, mutates=("batch_stats/transform",)
-        )
-        return (Stage("train", self.config.train.iterations, (phase,), uniform),)
-
-
 def clipped(params: Any, *, bound: float) -> Any:
     """Every parameter in [-bound, bound]."""
     return jax.tree.map(lambda p: jnp.clip(p, -bound, bound), params)
@@ -480,12 +426,6 @@ def _pictures(batch: Batch) -> jax.Array:
         return batch["images"]
     return interleave(*(leaf["images"] for leaf in batch.values()))
 
-
-TASKS: dict[str, Callable[..., DIAT]] = {
-    "transfer": AttributeTransfer,
-    "hallucination": Hallucination,
-    "unet": HallucinationBaseline,
-}
 
 CHOICES = {
     "adversarial": ("clip", "penalty"),
@@ -501,7 +441,10 @@ def build(config: ml_collections.ConfigDict) -> DIAT:
 
     Raises UserError for more than one attribute, a size that the networks cannot halve, and unknown choices.
     """
-    _check(config)
+    from faceattr_jax.methods import diat_hallucination  # which builds on this
+
+    tasks: dict[str, type[DIAT]] = {"transfer": AttributeTransfer, **diat_hallucination.TASKS}
+    _check(config, tasks)
     model = config.model
     networks: dict[str, nn.Module] = {
         "transform": Transform(tuple(multiple * model.width for multiple in model.transform), model.batch_norm_momentum)
@@ -517,12 +460,12 @@ def build(config: ml_collections.ConfigDict) -> DIAT:
             networks["denoiser"] = Denoiser(tuple(model.denoiser))
             owned["denoiser"] = ("denoiser",)
     optimizers = {name: Optimizer(names, rmsprop(config), learning_rate(config)) for name, names in owned.items()}
-    return TASKS[config.task](config, networks, optimizers)
+    return tasks[config.task](config, networks, optimizers)
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    if config.task not in TASKS:
-        raise UserError(f"task is '{config.task}'{nearest(config.task, TASKS)}; it can be {', '.join(TASKS)}")
+def _check(config: ml_collections.ConfigDict, tasks: Collection[str]) -> None:
+    if config.task not in tasks:
+        raise UserError(f"task is '{config.task}'{nearest(config.task, tasks)}; it can be {', '.join(tasks)}")
     for key, known in CHOICES.items():
         if (given := config.get("loss", {}).get(key, known[0])) not in known:
             raise UserError(f"loss.{key} is '{given}'{nearest(given, known)}; it can be {' or '.join(known)}")

@@ -12,27 +12,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained.state_dict import (
-    CONV,
-    DENSE,
-    LEAVES,
-    SAME,
-    TRANSPOSED,
-    Layout,
-    Place,
-    StateDict,
-    biased,
-    flattened,
-    layer,
-    multiples,
-    side,
-    tensors,
-)
+from faceattr_jax.pretrained import state_dict
+from faceattr_jax.pretrained.state_dict import CONV, TRANSPOSED, Layout, Place, StateDict, biased, layer
 
 CONFIG = "attgan_128:pytorch"
 ENCODER, DECODER, SHARED = (f"{layers}.{{}}.layers.0.weight" for layers in ("enc_layers", "dec_layers", "conv"))
 HIDDEN = "fc_adv.0.layers.0.weight"
-NORM = {leaf: (LEAVES[leaf], SAME) for leaf in ("scale", "bias", "mean", "var")}
+NORM = {leaf: (state_dict.LEAVES[leaf], state_dict.SAME) for leaf in ("scale", "bias", "mean", "var")}
 
 
 def states(held: Sequence[tuple[Path, Mapping[Any, Any]]]) -> dict[str, StateDict] | None:
@@ -42,7 +28,7 @@ def states(held: Sequence[tuple[Path, Mapping[Any, Any]]]) -> dict[str, StateDic
     if len(held) > 1:
         raise UserError(f"AttGAN-PyTorch's '{held[0][0]}' is a model by itself; convert one file at a time")
     ((path, content),) = held
-    return {name: StateDict(path, tensors(content[name])) for name in ("G", "D") if isinstance(content.get(name), dict)}
+    return {name: StateDict.of(path, content[name]) for name in ("G", "D") if isinstance(content.get(name), dict)}
 
 
 def settle(config: ConfigDict, states: Mapping[str, StateDict]) -> int:
@@ -55,9 +41,9 @@ def settle(config: ConfigDict, states: Mapping[str, StateDict]) -> int:
     if discriminator:
         shared = [width for width, *_ in discriminator.shapes(SHARED)]
         hidden = [discriminator.shape(HIDDEN, 2)[0]]
-        config.image_size = side(discriminator, HIDDEN, shared[-1]) * 2 ** len(shared)
+        config.image_size = discriminator.side(HIDDEN, shared[-1]) * 2 ** len(shared)
     model = config.model
-    model.width, (*tables, fc) = multiples(encoder, decoder[:-1], shared, hidden)
+    model.width, (*tables, fc) = state_dict.multiples(encoder, decoder[:-1], shared, hidden)
     model.encoder, model.decoder, model.discriminator = (tuple((width, 4, 2) for width in table) for table in tables)
     model.fc = fc[0] if fc else model.fc
     # What joins a decoder layer's output before the next: a feature of the encoder, the attributes, both, or neither.
@@ -96,9 +82,9 @@ def places(config: ConfigDict) -> dict[str, Place]:
         return found
     for i in range(len(model.discriminator)):
         block("D", "discriminator/shared", "conv", i, CONV, plain)
-    reading = flattened(model.discriminator[-1][0] * model.width)
+    reading = state_dict.flattened(model.discriminator[-1][0] * model.width)
     for ours, theirs in (("critic", "fc_adv"), ("classifier", "fc_cls")):
-        for name, number, layout in ((f"{ours}_hidden", 0, reading), (ours, 1, DENSE)):
+        for name, number, layout in ((f"{ours}_hidden", 0, reading), (ours, 1, state_dict.DENSE)):
             found |= layer("D", f"discriminator/{name}", f"{theirs}.{number}.layers.0", biased(layout))
     return found
 

@@ -11,23 +11,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained.state_dict import (
-    CONV,
-    SCALAR,
-    TRANSPOSED,
-    Place,
-    StateDict,
-    biased,
-    flattened,
-    layer,
-    multiples,
-    side,
-    tensors,
-)
+from faceattr_jax.pretrained import state_dict
+from faceattr_jax.pretrained.state_dict import CONV, TRANSPOSED, Place, StateDict, biased, layer
 
 CONFIG = "elegant_256:released"
 LAYER, SHARED, LINEAR = "main.{}.0.weight", "conv.{}.weight", "linear.0.weight"
-NORM = {"scale": ("alpha", SCALAR), "shift": ("beta", SCALAR)}
+NORM = {"scale": ("alpha", state_dict.SCALAR), "shift": ("beta", state_dict.SCALAR)}
 FILES = {"encoder": "Enc", "decoder": "Dec", "discriminator1": "D1", "discriminator2": "D2"}
 
 
@@ -36,7 +25,7 @@ def states(held: Sequence[tuple[Path, Mapping[Any, Any]]]) -> dict[str, StateDic
     found: dict[str, StateDict] = {}
     discriminators = []
     for path, content in held:
-        state = StateDict(path, tensors(content))
+        state = StateDict.of(path, content)
         first = state.tensors.get(LAYER.format(0))
         if SHARED.format(0) in state.tensors or LINEAR in state.tensors:
             discriminators.append(state)
@@ -70,8 +59,8 @@ def settle(config: ConfigDict, states: Mapping[str, StateDict]) -> int | None:
         # A convolution, its norm and an activation that has no tensors are three entries.
         shared = [width for width, *_ in first.shapes(SHARED, step=3)]
         attributes = first.shape(SHARED.format(0), 4)[1] - 3
-        config.image_size = side(first, LINEAR, shared[-1]) * 2 ** len(shared)
-    model.width, (model.encoder, model.discriminator) = multiples(widths, shared)
+        config.image_size = first.side(LINEAR, shared[-1]) * 2 ** len(shared)
+    model.width, (model.encoder, model.discriminator) = state_dict.multiples(widths, shared)
     return attributes
 
 
@@ -90,6 +79,6 @@ def places(config: ConfigDict) -> dict[str, Place]:
         for i in range(len(model.discriminator)):
             found |= layer(network, f"{network}/conv{i}", f"conv.{3 * i}", biased(CONV))
             found |= layer(network, f"{network}/norm{i}", f"conv.{3 * i + 1}", NORM)
-        reading = flattened(model.discriminator[-1] * model.width)
+        reading = state_dict.flattened(model.discriminator[-1] * model.width)
         found |= layer(network, f"{network}/fc", "linear.0", biased(reading))
     return found

@@ -20,6 +20,12 @@ class StateDict(NamedTuple):
     path: Path
     tensors: Mapping[str, np.ndarray]
 
+    @classmethod
+    def of(cls, path: Path, held: Mapping[Any, Any]) -> "StateDict":
+        """The tensors among what is held, by names without the prefix of PyTorch's `DataParallel`."""
+        found = {str(name).removeprefix("module."): a for name, a in held.items() if isinstance(a, np.ndarray)}
+        return cls(path, found)
+
     def shape(self, name: str, rank: int) -> Shape:
         """The shape of a tensor of so many axes, none of length 0; UserError where there is none."""
         found = self.tensors.get(name)
@@ -37,6 +43,16 @@ class StateDict(NamedTuple):
         numbers = [key.removeprefix(prefix).partition(".")[0] for key in self.tensors if key.startswith(prefix)]
         last = max((int(number) for number in numbers if number.isdecimal()), default=0)
         return [self.shape(name.format(number), rank) for number in range(0, last + 1, step)]
+
+    def side(self, name: str, channels: int) -> int:
+        """Of the square maps of so many channels that the fully connected layer `name` reads."""
+        inputs = self.shape(name, 2)[1]
+        found = isqrt(inputs // channels)
+        if found**2 * channels != inputs:
+            raise UserError(
+                f"'{self.path}': the tensor '{name}' reads {inputs} numbers, no square of {channels} channels"
+            )
+        return found
 
 
 class Layout(NamedTuple):
@@ -74,24 +90,10 @@ def flattened(channels: int) -> Layout:
     return Layout(DENSE.shape, turn)
 
 
-def tensors(held: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, by names without the prefix of PyTorch's `DataParallel`."""
-    return {str(name).removeprefix("module."): a for name, a in held.items() if isinstance(a, np.ndarray)}
-
-
 def multiples(*widths: Sequence[int]) -> tuple[int, list[tuple[int, ...]]]:
     """The greatest width that all are multiples of, and lists of these multiples."""
     width = gcd(*(w for group in widths for w in group))
     return width, [tuple(w // width for w in group) for group in widths]
-
-
-def side(state: StateDict, name: str, channels: int) -> int:
-    """Of the square maps of so many channels that the fully connected layer `name` reads."""
-    inputs = state.shape(name, 2)[1]
-    found = isqrt(inputs // channels)
-    if found**2 * channels != inputs:
-        raise UserError(f"'{state.path}': the tensor '{name}' reads {inputs} numbers, no square of {channels} channels")
-    return found
 
 
 def layer(network: str, ours: str, theirs: str, leaves: Mapping[str, tuple[str, Layout]]) -> dict[str, Place]:
@@ -162,4 +164,4 @@ def read(
         return "/".join(key.key for key in keys), Place("", f"{names(ours)}.{LEAVES[leaf]}", how)
 
     places = dict(place(*item) for item in jax.tree_util.tree_leaves_with_path(shapes))
-    return variables(shapes, places, {"": StateDict(path, tensors(torch_file.read(path)))}, spare=True)
+    return variables(shapes, places, {"": StateDict.of(path, torch_file.read(path))}, spare=True)

@@ -16,11 +16,12 @@ from faceattr_jax.methods import diat
 from faceattr_jax.methods.base import EditRequest, build, rmsprop
 from faceattr_jax.nn.conv import Conv
 from faceattr_jax.pretrained import vgg_face
-from faceattr_jax.training import distributed, loop
+from faceattr_jax.training import loop
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor
 from tests import checks, runs
 from tests.checks import quick
+from tests.methods import tiny_diat
 from tests.methods.tiny_diat import (
     CTX,
     FACE,
@@ -44,10 +45,7 @@ from tests.methods.tiny_diat import (
     variables,
 )
 
-
-@pytest.fixture(autouse=True)
-def _face_network(monkeypatch):
-    monkeypatch.setattr(diat, "open_face", lambda config: FACE)
+face_network = tiny_diat.face_network
 
 
 # Networks. (height, channels) after each layer.
@@ -451,10 +449,8 @@ def test_mistakes_are_named(name, overrides, message):
 # Runs.
 
 
-def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monkeypatch):
+def test_a_run_killed_and_resumed_in_both_stages(on_one_device, faces, trained, tmp_path, monkeypatch):
     """Four iterations with a judge beside them, in one piece and in three; then every command's code path."""
-    one = checks.one_device()
-    monkeypatch.setattr(distributed, "mesh", lambda: one)
     short = {"steps__discriminator": 2, "steps__transfer": 2, "steps__smoothing": 1}
     config = runs.diat(faces, pretrain__iterations=2, train__iterations=2, evaluation__judge=str(trained / "judge"),
                        **short)  # fmt: skip
@@ -512,9 +508,7 @@ def test_a_run_killed_and_resumed_in_both_stages(faces, trained, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_borrowed_denoiser(faces, tmp_path, monkeypatch):
-    one = checks.one_device()
-    monkeypatch.setattr(distributed, "mesh", lambda: one)
+def test_a_borrowed_denoiser(on_one_device, faces, tmp_path):
     loop.train(runs.denoiser(faces), tmp_path / "denoiser")
     short = {"steps__discriminator": 1, "steps__transfer": 1, "steps__smoothing": 1, "train__iterations": 1}
     config = runs.diat(faces, denoiser=str(tmp_path / "denoiser"), loss__threshold=0.0, **short)

@@ -11,10 +11,10 @@ from faceattr_jax import config as configs
 from faceattr_jax import load
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation.run import evaluate
-from faceattr_jax.methods import diat
-from faceattr_jax.training import distributed, loop
+from faceattr_jax.training import loop
 from tests import checks, runs
 from tests.checks import quick
+from tests.methods import tiny_diat
 from tests.methods.tiny_diat import (
     CTX,
     FACE,
@@ -35,10 +35,7 @@ from tests.methods.tiny_diat import (
     variables,
 )
 
-
-@pytest.fixture(autouse=True)
-def _face_network(monkeypatch):
-    monkeypatch.setattr(diat, "open_face", lambda config: FACE)
+face_network = tiny_diat.face_network
 
 
 def test_the_hallucinations_loss_is_eq_20():
@@ -102,12 +99,6 @@ def test_gradients_agree_between_one_device_and_eight(name, stage):
 # Runs.
 
 
-@pytest.fixture
-def on_one_device(monkeypatch):
-    one = checks.one_device()
-    monkeypatch.setattr(distributed, "mesh", lambda: one)
-
-
 NARROW = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2), "evaluation.images": 8}
 
 
@@ -119,9 +110,7 @@ def test_the_baseline_killed_and_resumed(on_one_device, faces, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_hallucination_and_its_baseline_run_and_are_evaluated(faces, tmp_path, monkeypatch):
-    one = checks.one_device()
-    monkeypatch.setattr(distributed, "mesh", lambda: one)
+def test_hallucination_and_its_baseline_run_and_are_evaluated(on_one_device, faces, tmp_path, monkeypatch):
     short = {"steps.discriminator": 1, "steps.transfer": 1, "steps.smoothing": 1}
     narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2),
               "train.iterations": 2, "train.evaluate_every": 2, "evaluation.images": 8}  # fmt: skip

@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from faceattr_jax import config as configs
+from faceattr_jax.methods import diat
 from faceattr_jax.methods.base import Ctx, build
 from faceattr_jax.nn.conv import Conv
 from tests import checks
@@ -57,6 +59,12 @@ class Face:
 
 
 FACE = Face()
+
+
+@pytest.fixture(autouse=True)
+def face_network(monkeypatch):
+    """For a module's tests, where it has this by a name of its own."""
+    monkeypatch.setattr(diat, "open_face", lambda config: FACE)
 
 
 @functools.cache
