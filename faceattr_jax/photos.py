@@ -103,7 +103,7 @@ def edit_files(
     overwrite a file.
     """
     named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
-    if not named and out.suffix.lower() in Image.registered_extensions():
+    if not named and out.suffix.lower() in (*Image.registered_extensions(), ".heic", ".heif"):
         raise UserError(f"--out={out}: {out.suffix} files are not written, but {', '.join(photo.FORMATS)} ones are.")
     if len(paths) > 1 and (named or by_hand):
         what = f"--out={out} is one file" if named else "--landmarks are of one picture"
