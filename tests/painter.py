@@ -17,7 +17,7 @@ SIZE = 24
 
 
 class Painter:
-    """Reconstructs a darker face; Bangs lighten its upper half and Male reddens it. Reads Male off nothing."""
+    """Reconstructs a face as it is; Bangs lighten its upper half and Male reddens it. Reads Male off nothing."""
 
     config = ConfigDict({"image_size": SIZE, "crop": "center178", "method": "painter"})
     attributes = ("Bald", "Bangs", "Male")
@@ -39,13 +39,13 @@ class Painter:
         top = (jnp.arange(SIZE) < SIZE // 2).astype(jnp.float32)[None, :, None, None]
         red = jnp.array([1.0, 0.0, 0.0])
         bald, bangs, male = jnp.moveaxis(change[:, :, None, None, None], 1, 0)
-        return 0.5 * images + 0.2 * bangs * top + 0.3 * male * red - 0.1 * bald
+        return images + 0.2 * bangs * top + 0.3 * male * red - 0.1 * bald
 
     def reconstruct(self, variables, images, labels=None):
-        return 0.5 * images
+        return images
 
     def swap(self, variables, images, references, mask):
-        return 0.5 * images + jnp.where(mask[:, 1].any(), 0.2 * references[0].mean(), 0.0)
+        return images + jnp.where(mask[:, 1].any(), 0.2 * references[0].mean(), 0.0)
 
 
 editor = Editor(Painter(), {})

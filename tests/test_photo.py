@@ -97,6 +97,34 @@ def test_a_difference_is_added_as_a_loop_adds_it(place):
             assert np.abs(after[y, x] - before[y, x] - wanted).max() < 0.5 + 1.5 * weight
 
 
+def test_how_much_of_the_reconstruction_goes_with_an_edit():
+    """Nothing without an edit, half of what it lacks where edit and lack are alike, all under a strong edit."""
+    rng = np.random.default_rng(0)
+    seen = rng.uniform(-0.5, 0.5, (SIZE, SIZE, 3)).astype(np.float32)
+    plain = 0.5 * seen
+    assert not photo.difference(seen, plain, plain).any()
+    flat = np.full_like(seen, 0.2)
+    half = photo.difference(flat, flat - 0.1, flat)  # the edit is as strong as what the reconstruction lacks
+    np.testing.assert_allclose(half, 127.5 * (0.1 - 0.5 * 0.1), atol=1e-3)
+    third = photo.difference(flat, flat - 0.1, flat + 0.2)  # 0.9 = 0.3² / (0.3² + 0.1²)
+    np.testing.assert_allclose(third, 127.5 * (0.3 - 0.9 * 0.1), atol=1e-3)
+    # By a loop: the means over a pixel's surroundings, weighed by a bell.
+    edited = plain + rng.uniform(-0.4, 0.4, plain.shape).astype(np.float32)
+    edited[:, SIZE // 2 :] = plain[:, SIZE // 2 :]
+    found = photo.difference(seen, plain, edited)
+    assert not found[:, SIZE // 2 + 4 :].any()
+    for y, x in ((12, 3), (5, 9), (12, 12)):
+        weights, strong, weak = 0.0, 0.0, 0.0
+        for dy in range(-3, 4):
+            for dx in range(-3, 4):
+                bell, at = np.exp(-(dy**2 + dx**2) / 2), (y + dy, max(0, x + dx))
+                strong += bell * ((edited - plain)[at] ** 2).mean()
+                weak += bell * ((seen - plain)[at] ** 2).mean()
+                weights += bell
+        wanted = (edited - plain)[y, x] - strong / (strong + weak) * (seen - plain)[y, x]
+        np.testing.assert_allclose(found[y, x], 127.5 * wanted, atol=1e-3)
+
+
 def test_what_is_added_is_what_a_cut_sees():
     picture = smooth(500, 400)
     matrix = crops.placement("center178", SIZE, face_at(250, 200, 1.6, 0.3))

@@ -1,6 +1,8 @@
 """Photos from files through an editor and back to files: which face, which attributes, which command."""
 
 import functools
+import io
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from faceattr_jax.data.images import read_image
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
 from faceattr_jax.photos import Change, edit_files, edit_photo
-from tests.painter import SIZE, Painter, change, editor, face_at, noise, outside, seen_by
+from tests.painter import SIZE, Painter, change, editor, face_at, noise, outside, seen_by, smooth
 
 
 def nobody_looks():
@@ -22,7 +24,7 @@ def nobody_looks():
 
 
 def test_strength_and_bits():
-    """Strength 0 is the photo; at 1 the known difference is added, the model's blur and darkness are not."""
+    """Strength 0 is the photo; at 1 the known difference is added, and the model's blur is not."""
     picture, landmarks = noise(260, 240), face_at(130, 120)
     same = edit_photo(Change(editor, "Male=1", strength=0), picture, [landmarks])
     np.testing.assert_array_equal(same, picture)
@@ -114,6 +116,37 @@ def test_aligned_pictures_give_the_models_size(tmp_path):
     assert read_image(tmp_path / "by_hand" / "celeba.edited.png").size == crops.ALIGNED
 
 
+def test_heic(tmp_path):
+    """A phone's photo gives a PNG of its size, upright as its file says, whatever its EXIF repeats of that."""
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install -e .[heic]")
+    path, exif = tmp_path / "me.heic", Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Phone"
+    stored = smooth(240, 260)
+    picture = stored.transpose(Image.Transpose.ROTATE_270)
+    heif.from_pillow(stored).save(path, quality=95, exif=exif.tobytes())
+    assert np.abs(np.asarray(read_image(path)).astype(int) - picture).mean() < 3
+    landmarks = face_at(130, 120)
+    (target,) = edit_files(change, [path], tmp_path, landmarks=landmarks.ravel(), keep_exif=True)
+    with Image.open(target) as after:
+        assert (after.format, after.size) == ("PNG", picture.size)
+        assert dict(after.getexif()) == {0x010F: "Phone"}
+    away = outside(picture, landmarks)
+    np.testing.assert_array_equal(np.asarray(read_image(target))[away], np.asarray(read_image(path))[away])
+    with pytest.raises(UserError, match=r"\.heic files are not written"):
+        edit_files(change, [path], tmp_path / "out.heic", landmarks=landmarks.ravel())
+
+
+def test_heic_without_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "me.heic"
+    path.write_bytes(b"\0\0\0\x1cftypheic" + bytes(100))
+    for file in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(
+            UserError, match=r"HEIC picture, which needs pillow-heif: pip install 'faceattr_jax\[heic\]'"
+        ):
+            read_image(file, None if file is path else "the photo")
+
+
 def test_a_judge_reads_what_the_model_cannot(tmp_path):
     blind, landmarks = Editor(Painter("edit", "reconstruct"), {}), face_at(130, 120)
     picture = noise(260, 240)
@@ -171,7 +204,9 @@ def test_command(monkeypatch, tmp_path, capsys):
     assert cli.main([*argv[:5], f"--out={tmp_path / 'new.BMP'}"]) == 2
     assert "new.BMP: .BMP files are not written, but .png, .jpg," in capsys.readouterr().err
     noise(200, 200).convert("RGBA").save(tmp_path / "clear.png")
+    (tmp_path / "half.jpg").write_bytes(path.read_bytes()[:3000])
     for pictures, message in (
+        ([tmp_path / "half.jpg"], "half.jpg' cannot be decoded"),
         ([tmp_path / "clear.png"], "JPEG has no pictures of mode RGBA"),
         ([path, path], "--landmarks are of one picture, and there are 2"),
     ):
