@@ -121,7 +121,7 @@ def _turned(face: Face, count: int, size: tuple[int, int]) -> Face:
         return np.stack([place.real, place.imag], axis=-1) + middle
 
     corners = back(np.reshape(face.box, (2, 2)))
-    left, top, right, bottom = [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     return Face((left, top, right, bottom), back(face.landmarks), face.score)
 
 
