@@ -37,7 +37,7 @@ OVERSHOOT = 1.5
 
 CANDIDATE, SCORE = 0.4, 0.8
 """What is surer than the first is looked at in close-ups; it is a face if half of the last ones are surer than the
-second. Of a picture's texture they show no face again."""
+second, or if it was at first sight, as half a face at the border is. Close-ups of texture show no face again."""
 
 
 class Face(NamedTuple):
@@ -102,8 +102,10 @@ def _upright(image: Image.Image, look: Look) -> list[Face]:
         small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         for row in look(image.resize(small, Image.Resampling.BILINEAR, reducing_gap=3.0), CANDIDATE):
             points = (row[4:14].reshape(5, 2) + 0.5) / scale - 0.5
-            landmarks = None if known(points) else _closer(image, points, look)
-            if landmarks is not None and not known(landmarks):
+            if known(points):
+                continue
+            landmarks, sure = _closer(image, points, look)
+            if (sure or row[14] > SCORE) and not known(landmarks):
                 left, top, width, height = (row[:4] / scale).tolist()
                 faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
         if scale == 1.0 or (faces and min(_eyes(face.landmarks) for face in faces) * scale >= SMALL):
@@ -129,8 +131,9 @@ def _eyes(landmarks: np.ndarray) -> float:
     return float(np.linalg.norm(landmarks[1] - landmarks[0]))
 
 
-def _closer(image: Image.Image, landmarks: np.ndarray, look: Look) -> np.ndarray | None:
-    """The landmarks (5, 2) as close-ups show them, in which every face is upright and of about one size; None for none.
+def _closer(image: Image.Image, landmarks: np.ndarray, look: Look) -> tuple[np.ndarray, bool]:
+    """The landmarks (5, 2) as close-ups show them, in which every face is upright and of about one size, and whether
+    half of the last ones do.
 
     What a small detector says of a face depends on its slant, its size and the pixel where it begins: by up to a third
     of the eyes' distance where it looks once. Of a slant it reports about half, hence APPROACH. The mean over many
@@ -139,10 +142,10 @@ def _closer(image: Image.Image, landmarks: np.ndarray, look: Look) -> np.ndarray
     for looks, step in ((APPROACH, OVERSHOOT),) * 3 + ((LOOKS, 1.0),):
         seen = [_seen(image, landmarks, look, *where, mirror) for where in looks for mirror in (False, True)]
         found = [points for points in seen if points is not None]
-        if 2 * len(found) < len(seen):
-            return None
+        if not found:
+            return landmarks, False
         landmarks = landmarks + step * (np.mean(found, axis=0) - landmarks)
-    return landmarks
+    return landmarks, 2 * len(found) >= len(seen)
 
 
 def _seen(
