@@ -37,7 +37,8 @@ OVERSHOOT = 1.5
 
 CANDIDATE, SCORE = 0.4, 0.8
 """What is surer than the first is looked at in close-ups; it is a face if half of the last ones are surer than the
-second, or if it was at first sight, as half a face at the border is. Close-ups of texture show no face again."""
+second. Of texture they show no face again. Beside a face one that was surer at first sight will do, such as half a one
+at the border; alone it may be a face that lies on its side."""
 
 
 class Face(NamedTuple):
@@ -93,6 +94,7 @@ Look = Callable[[Image.Image, float], np.ndarray]
 
 def _upright(image: Image.Image, look: Look) -> list[Face]:
     faces: list[Face] = []
+    shown = False
 
     def known(points: np.ndarray) -> bool:
         return any(np.linalg.norm(points - f.landmarks, axis=1).mean() < _eyes(f.landmarks) / 2 for f in faces)
@@ -105,12 +107,13 @@ def _upright(image: Image.Image, look: Look) -> list[Face]:
             if known(points):
                 continue
             landmarks, sure = _closer(image, points, look)
+            shown |= sure
             if (sure or row[14] > SCORE) and not known(landmarks):
                 left, top, width, height = (row[:4] / scale).tolist()
                 faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
         if scale == 1.0 or (faces and min(_eyes(face.landmarks) for face in faces) * scale >= SMALL):
             break
-    return faces
+    return faces if shown else []
 
 
 def _turned(face: Face, count: int, size: tuple[int, int]) -> Face:
