@@ -16,6 +16,9 @@ from faceattr_jax.data import align
 from faceattr_jax.data.images import decode
 from faceattr_jax.errors import UserError
 
+NEAR = 1
+"""Standard deviation, in pixels of the model, of the bell over which an edit is weighed against what was there."""
+
 FALLOFF = 1 / 8
 """The part of a crop's side in which an edit fades out, to nothing at its border."""
 
@@ -128,6 +131,31 @@ def _editable(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in MODES else image.convert("RGB")
+
+
+def difference(seen: np.ndarray, plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """What an edit adds to the photo, for `paste`: float32 (S, S, 3) in grey levels.
+
+    seen, plain, edited: the face as the photo shows it to the model, as that reconstructs it, and edited: (S, S, 3) in
+    [-1, 1]. It is the edit less the unedited reconstruction, so that nothing is added where nothing is edited, and the
+    model's failings stay out of the photo. What the reconstruction lacks, such as the line of closed lips, would show
+    through an edit, and goes as far as the edit is the stronger of the two. Strength 0 adds nothing.
+    """
+    seen, plain, edited = (127.5 * image.clip(-1, 1).astype(np.float32) for image in (seen, plain, edited))
+    change, lacking = edited - plain, seen - plain
+    strong, weak = (_nearby((each**2).mean(axis=-1)) for each in (change, lacking))
+    change -= (strong / np.maximum(strong + weak, 1e-6))[..., None] * lacking
+    return change
+
+
+def _nearby(values: np.ndarray) -> np.ndarray:
+    """The mean over a pixel's surroundings, (S, S)."""
+    reach = 3 * NEAR
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1, dtype=np.float32) / NEAR) ** 2)
+    for _ in range(2):
+        padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+        values = (np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0) @ (bell / bell.sum())).T
+    return values
 
 
 def paste(image: Image.Image, difference: np.ndarray, matrix: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from faceattr_jax import files, grids, photo
 from faceattr_jax.attributes import edited, parse
 from faceattr_jax.data import align, crops
 from faceattr_jax.data.folder import FolderSource, decoders, read_pictures
-from faceattr_jax.data.images import read_image, rgb, to_uint8
+from faceattr_jax.data.images import read_image, rgb, to_float, to_uint8
 from faceattr_jax.data.source import Table, open_source
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
@@ -70,14 +70,13 @@ class Change:
 def edit_photo(change: Change, picture: Image.Image, faces: Sequence[np.ndarray]) -> Image.Image:
     """A picture, in one of `photo.MODES`, with the faces that have these landmarks (5, 2) changed.
 
-    Added to it is the edit less the unedited reconstruction. Strength 0 is therefore the picture itself, and what the
-    model cannot draw is not lost; the edit less the picture would put the model's own blur over the face.
+    Added to it is what the edit changes (`photo.difference`); strength 0 is therefore the picture itself.
     """
     view, result = rgb(picture), picture.copy()
     for landmarks in faces:
-        plain, edited_ = change(functools.partial(_cut, view, landmarks))
+        look = functools.partial(_cut, view, landmarks)
         place = crops.placement(change.editor.crop, change.editor.size, landmarks)
-        photo.paste(result, 127.5 * (edited_.clip(-1, 1) - plain.clip(-1, 1)), place)
+        photo.paste(result, photo.difference(to_float(look(change.editor)), *change(look)), place)
     return result
 
 
@@ -103,7 +102,7 @@ def edit_files(
     overwrite a file.
     """
     named, by_hand = out.suffix.lower() in photo.FORMATS, len(landmarks) > 0
-    if not named and out.suffix.lower() in Image.registered_extensions():
+    if not named and out.suffix.lower() in (*Image.registered_extensions(), ".heic", ".heif"):
         raise UserError(f"--out={out}: {out.suffix} files are not written, but {', '.join(photo.FORMATS)} ones are.")
     if len(paths) > 1 and (named or by_hand):
         what = f"--out={out} is one file" if named else "--landmarks are of one picture"

@@ -24,6 +24,9 @@ MIN_SIDE = 16
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused before they are decoded (Pillow's limit against decompression bombs)."""
 
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What a HEIC file, as iPhones make them, has behind ``ftyp``, its bytes 4 to 8."""
+
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Image.Image:
     """Decode a picture file as the viewer of a photo sees it: upright, in RGB.
@@ -51,7 +54,7 @@ def decode(
     if not name:  # a path has a `name` too, without its folder
         name = str(file) if isinstance(file, str | os.PathLike) else str(getattr(file, "name", file))
     try:
-        with Image.open(file) as image:
+        with _opened(file, name) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(_too_large(name, f"{width}x{height}, "))
@@ -74,6 +77,29 @@ def decode(
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"the picture '{name}' cannot be read ({error.strerror})") from None
         raise UserError(f"'{name}' cannot be decoded ({error}); the file is damaged or cut short") from error
+
+
+def _opened(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
+    """Pillow's, which learns to read HEIC from the first such file."""
+    try:
+        return Image.open(file)
+    except Image.UnidentifiedImageError:
+        if isinstance(file, str | os.PathLike):
+            with open(file, "rb") as stream:
+                start = stream.read(12)
+        else:
+            file.seek(0)
+            start = file.read(12)
+        if start[4:8] != b"ftyp" or start[8:] not in HEIC:
+            raise
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UserError(
+            f"'{name}' is a HEIC picture, which needs pillow-heif: pip install 'faceattr_jax[heic]', or save it as JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return Image.open(file)
 
 
 def _too_large(name: str, size: str = "") -> str:

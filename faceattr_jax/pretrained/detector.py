@@ -13,8 +13,16 @@ from faceattr_jax.data import align
 from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained import weights
 
-SIDE = 640
-"""The longest side (pixels) to which a picture is reduced before faces are looked for."""
+SIDES = (640, 1280)
+"""The longest sides (pixels) to which a picture is reduced before faces are looked for. The second is tried where the
+first shows none, or one so small that there may be smaller ones."""
+
+SMALL = 12
+"""A face is small whose eyes are fewer pixels apart in the reduced picture: of those below 8 many are overlooked."""
+
+TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+"""Quarter turns, in which a picture is looked at where it shows no face as it is: faces that slant by more than half a
+right angle are not seen."""
 
 CLOSE = 160
 """Side of the upright close-ups in which each of them is looked at again."""
@@ -27,8 +35,10 @@ pixels. Each is looked at mirrored, too."""
 OVERSHOOT = 1.5
 """How far an approach goes, in steps that the close-ups tell."""
 
-SCORE = 0.7
-"""What is surer than this is a face."""
+CANDIDATE, SCORE = 0.4, 0.8
+"""What is surer than the first is looked at in close-ups; it is a face if half of the last ones are surer than the
+second. Of texture they show no face again. Beside a face one that was surer at first sight will do, such as half a one
+at the border; alone it may be a face that lies on its side."""
 
 
 class Face(NamedTuple):
@@ -60,29 +70,73 @@ def yunet(path: str = "") -> Detector:
             "is, or with --aligned that the picture is one"
         ) from None
     file, _ = weights.find(weights.YUNET, path)
-    network: Any = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SCORE)
+    network: Any = cv2.FaceDetectorYN.create(str(file), "", (CLOSE, CLOSE), SCORE)
 
-    def look(image: Image.Image) -> np.ndarray:
+    def look(image: Image.Image, score: float) -> np.ndarray:
         """(n, 15): left, top, width, height, x and y of five landmarks, score."""
         network.setInputSize(image.size)
+        network.setScoreThreshold(score)
         _, rows = network.detect(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
         return np.zeros((0, 15)) if rows is None else rows.astype(np.float64)
 
     def detect(image: Image.Image) -> list[Face]:
-        scale = min(1.0, SIDE / max(image.size))
-        small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        faces = []
-        for row in look(image.resize(small, Image.Resampling.BILINEAR, reducing_gap=3.0)):
-            left, top, width, height = (row[:4] / scale).tolist()
-            landmarks = _closer(image, (row[4:14].reshape(5, 2) + 0.5) / scale - 0.5, look)
-            faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
+        faces = _upright(image, look)
+        for count, turn in enumerate(TURNS, 1):
+            if not faces:
+                faces = [_turned(face, count, image.size) for face in _upright(image.transpose(turn), look)]
         return faces
 
     return detect
 
 
-def _closer(image: Image.Image, landmarks: np.ndarray, look: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """The landmarks (5, 2) as close-ups show them, in which every face is upright and of about one size.
+Look = Callable[[Image.Image, float], np.ndarray]
+
+
+def _upright(image: Image.Image, look: Look) -> list[Face]:
+    faces: list[Face] = []
+    shown = False
+
+    def known(points: np.ndarray) -> bool:
+        return any(np.linalg.norm(points - f.landmarks, axis=1).mean() < _eyes(f.landmarks) / 2 for f in faces)
+
+    for side in SIDES:
+        scale = min(1.0, side / max(image.size))
+        small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        for row in look(image.resize(small, Image.Resampling.BILINEAR, reducing_gap=3.0), CANDIDATE):
+            points = (row[4:14].reshape(5, 2) + 0.5) / scale - 0.5
+            if known(points):
+                continue
+            landmarks, sure = _closer(image, points, look)
+            shown |= sure
+            if (sure or row[14] > SCORE) and not known(landmarks):
+                left, top, width, height = (row[:4] / scale).tolist()
+                faces.append(Face((left, top, left + width, top + height), landmarks, float(row[14])))
+        if scale == 1.0 or (faces and min(_eyes(face.landmarks) for face in faces) * scale >= SMALL):
+            break
+    return faces if shown else []
+
+
+def _turned(face: Face, count: int, size: tuple[int, int]) -> Face:
+    """What a picture of this size, turned to the left by `count` right angles, shows, where the picture has it."""
+    middle = (np.array(size) - 1) / 2
+    turned = middle[::-1] if count % 2 else middle
+
+    def back(points: np.ndarray) -> np.ndarray:
+        place = (points - turned) @ (1, 1j) * 1j**count
+        return np.stack([place.real, place.imag], axis=-1) + middle
+
+    corners = back(np.reshape(face.box, (2, 2)))
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return Face((left, top, right, bottom), back(face.landmarks), face.score)
+
+
+def _eyes(landmarks: np.ndarray) -> float:
+    return float(np.linalg.norm(landmarks[1] - landmarks[0]))
+
+
+def _closer(image: Image.Image, landmarks: np.ndarray, look: Look) -> tuple[np.ndarray, bool]:
+    """The landmarks (5, 2) as close-ups show them, in which every face is upright and of about one size, and whether
+    half of the last ones do.
 
     What a small detector says of a face depends on its slant, its size and the pixel where it begins: by up to a third
     of the eyes' distance where it looks once. Of a slant it reports about half, hence APPROACH. The mean over many
@@ -92,15 +146,15 @@ def _closer(image: Image.Image, landmarks: np.ndarray, look: Callable[[Image.Ima
         seen = [_seen(image, landmarks, look, *where, mirror) for where in looks for mirror in (False, True)]
         found = [points for points in seen if points is not None]
         if not found:
-            break
+            return landmarks, False
         landmarks = landmarks + step * (np.mean(found, axis=0) - landmarks)
-    return landmarks
+    return landmarks, 2 * len(found) >= len(seen)
 
 
 def _seen(
     image: Image.Image,
     landmarks: np.ndarray,
-    look: Callable[[Image.Image], np.ndarray],
+    look: Look,
     eyes: float,
     right: float,
     down: float,
@@ -112,12 +166,12 @@ def _seen(
     matrix = align.similarity(landmarks + 0.5, mean)
     if mirror:
         matrix = np.array([[-1, 0, CLOSE], [0, 1, 0]]) @ np.vstack([matrix, (0, 0, 1)])
-    rows = look(Image.fromarray(align.cut(image, matrix, CLOSE, Image.Resampling.BILINEAR)))
+    rows = look(Image.fromarray(align.cut(image, matrix, CLOSE, Image.Resampling.BILINEAR)), SCORE)
     points = rows[:, 4:14].reshape(-1, 5, 2) + 0.5
     back = np.concatenate([points, np.ones((len(rows), 5, 1))], axis=-1) @ align.inverse(matrix).T - 0.5
     if mirror:
         back = back[:, [1, 0, 2, 4, 3]]
     away = np.linalg.norm(back - landmarks, axis=-1).mean(axis=-1)
-    if not len(rows) or away.min() > np.linalg.norm(landmarks[1] - landmarks[0]) / 2:  # another face
+    if not len(rows) or away.min() > _eyes(landmarks) / 2:  # another face
         return None
     return back[away.argmin()]
