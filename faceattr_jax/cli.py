@@ -228,10 +228,21 @@ def _tfds(a: argparse.Namespace) -> None:
 
 
 def _benchmark(a: argparse.Namespace) -> None:
-    from faceattr_jax.benchmark import benchmark, table
+    from faceattr_jax import benchmark, scaling
 
-    found = benchmark(a.config, rounds=a.rounds)
-    print(table(found))
+    if a.scaling is not None:
+        if a.against:
+            raise UserError("--against and --scaling are two measurements; ask for one at a time.")
+        found = scaling.scaling(a.config, scaling.points(a.config, a.scaling), rounds=a.rounds)
+        print(scaling.table(found))
+        for path in scaling.plot(found, a.out.with_suffix("")) if a.out else ():
+            print(path)
+    else:
+        oracle = benchmark.torch_oracle(a.config.method) if a.against else None  # before minutes are spent
+        found = benchmark.benchmark(a.config, rounds=a.rounds)
+        if oracle:
+            found["torch"] = oracle.benchmark(a.config, a.rounds)
+        print(benchmark.table(found))
     if a.out:
         files.write(a.out, json.dumps(found, indent=2))
 
@@ -438,7 +449,15 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = verb(verbs, "benchmark", _benchmark, "Time the phases of a config on this machine.")
     benchmark.add_argument("--config", required=True, help=config_help)
     benchmark.add_argument("--rounds", type=int, default=7, help="iterations to take the median of (7)")
-    benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers; charts of --scaling go beside it")
+    benchmark.add_argument(
+        "--scaling", nargs="*", metavar="AXIS[=N,N]",
+        help="over batch, width, size and devices instead, or those named, at values that may be given",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--against", choices=("torch",),
+        help="the ratio to a PyTorch implementation, of methods that have one in the repository's tests, in a clone",
+    )  # fmt: skip
     return parser
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import runs
+from tests.conftest import FLAGS
 
 pytestmark = pytest.mark.slow
 DEADLINE = 900  # seconds, for the slowest machine
@@ -27,7 +28,7 @@ def train(faces: Path, workdir: Path, iterations: int, *cluster: str, devices: i
         f"--config.train.iterations={iterations}", "--config.train.checkpoint_every=4", "--config.evaluation.images=8",
         *cluster,
     ]  # fmt: skip
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    flags = " ".join([f"--xla_force_host_platform_device_count={devices}", *(f for f in FLAGS if "_device_" not in f)])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
@@ -45,7 +46,9 @@ def pair(faces: Path, workdir: Path, iterations: int) -> "Iterator[list[subproce
     finally:
         for process in both:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stderr:
+                process.stderr.close()
 
 
 def finish(*processes: "subprocess.Popen[str]", code: int = 0) -> None:
