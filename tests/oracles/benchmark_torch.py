@@ -118,11 +118,11 @@ def benchmark(
     executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
     state = jax.jit(lambda: init_state(method, config.seed))()
     peer = PEERS[config.method](config, state.variables, device=device, compiled=mode == "compiled")
-    rng = np.random.default_rng(0)
+    rng, variables = np.random.default_rng(0), jax.tree.map(jnp.copy, state.inference_variables)
     inferences = {
         f"{verb}, batch {count}": row
         for count in BATCHES
-        for verb, row in [_inference(method, state, peer, rng, count, rounds, exact=exact)]
+        for verb, row in [inference_in_turns(method, variables, peer, rng, count, rounds, exact=exact)]
     }
     batches = [
         peer.batch(partial(_leaf, config, rng, config.batch_size), 0) for _ in range(executor.draws_per_iteration)
@@ -177,8 +177,8 @@ def _in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -
     return {**{name: statistics.median(seconds) for name, seconds in times.items()}, "ratio": ratio, "seconds": times}
 
 
-def _inference(
-    method: Any, state: TrainState, peer: Any, rng: np.random.Generator, count: int, rounds: int, *, exact: bool
+def inference_in_turns(
+    method: Any, variables: Any, peer: Any, rng: np.random.Generator, count: int, rounds: int, *, exact: bool
 ) -> tuple[str, dict[str, Any]]:
     """What the generator is timed at, and its seconds in turn with PyTorch's, once both have made the same images."""
     leaf = _leaf(method.config, rng, count)
@@ -186,7 +186,6 @@ def _inference(
     assert found
     verb, run = found
     images, labels = jnp.asarray(leaf["images"], jnp.float32) / 127.5 - 1, jnp.asarray(leaf["labels"])
-    variables = jax.tree.map(jnp.copy, state.inference_variables)
     theirs, layout = peer.inference(leaf["images"], leaf["labels"])
 
     def wait() -> Any:
