@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
-    overrides = _overrides(rest, parser, takes_config=takes_config)
+    overrides = config_overrides(rest, parser, takes_config=takes_config)
     if hasattr(arguments, "config"):
         from faceattr_jax import config
 
@@ -461,7 +461,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(rest: Sequence[str], parser: argparse.ArgumentParser, *, takes_config: bool) -> dict[str, str]:
+def config_overrides(rest: Sequence[str], parser: argparse.ArgumentParser, *, takes_config: bool) -> dict[str, str]:
     """The --config.KEY=VALUE among the arguments that the parser does not know; anything else is refused."""
     overrides = {}
     for argument in rest:
