@@ -99,7 +99,7 @@ def charts(found: dict[str, dict[str, Any]], own: int, folder: Path) -> list[Pat
                 if (name == rule or batch == own) and all(row[score] is not None for row in rows)
             )
             if points:
-                lines[rule] = tuple(zip(*points, strict=True))
+                lines[rule] = [batch for batch, _ in points], [value for _, value in points]
         for picture in page.curves(score, lines, "batch_size", score) if lines else ():
             path = folder / f"batch_curve-{score}.png"
             files.write(path, picture.png)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,23 +13,23 @@ from faceattr_jax.methods import base
 from tests import checks, runs
 
 
-def test_flops_grow_linearly(faces, tmp_path):
+def test_flops_grow_linearly(faces, tmp_path, monkeypatch):
     """With the batch, beside what a step costs without pictures, and with the devices that have the same each."""
     config = runs.classifier(faces, image_size=16)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
     with checks.quickly():
-        found = scaling.scaling(config, {"batch": (16, 32, 64), "devices": (1, 2, 4), "size": (1,)}, rounds=1)
+        found = scaling.scaling(config, {"batch": (4, 8, 16), "devices": (1, 2), "size": (1,)}, rounds=1)
     flops = {(row["axis"], row["value"]): row["flops"] for row in found["rows"]}
-    step = flops["batch", 32] - flops["batch", 16]
-    assert step > 0.3 * flops["batch", 16]
-    assert flops["batch", 64] - flops["batch", 32] == pytest.approx(2 * step, rel=0.01)
-    for devices in (2, 4):
-        assert flops["devices", devices] == pytest.approx(devices * flops["devices", 1], rel=0.02)
+    step = flops["batch", 8] - flops["batch", 4]
+    assert step > 0.3 * flops["batch", 4]
+    assert flops["batch", 16] - flops["batch", 8] == pytest.approx(2 * step, rel=0.01)
+    assert flops["devices", 2] == pytest.approx(2 * flops["devices", 1], rel=0.02)
     moved = {row["value"]: row["moved_bytes"] for row in found["rows"] if row["axis"] == "devices"}
     assert moved[1] == 0
-    assert moved[2] == moved[4] > 0
+    assert moved[2] > 0
     # What the networks do not take is left out, and said.
     assert [text.split(":")[0] for text in found["left_out"]] == ["size 1"]
-    assert "devices 4" in scaling.table(found)
+    assert "devices 2" in scaling.table(found)
     pytest.importorskip("matplotlib")
     paths = scaling.plot(found, tmp_path / "out")
     assert len(paths) == 4
