@@ -84,7 +84,7 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
         "peak_flops_per_second": peak,
         "inference": able,
         **costs(stage, programs, mesh.size),
-        **_input(own, runner, state, rounds),
+        **_input(own, runner, state),
         "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "peak_device_bytes": memory.get("peak_bytes_in_use"),
     }
@@ -259,7 +259,7 @@ def _inference(method: Method, config: ConfigDict, state: TrainState, rounds: in
     }
 
 
-def _input(own: Setting, executor: Executor, state: TrainState, rounds: int) -> dict[str, Any]:
+def _input(own: Setting, executor: Executor, state: TrainState) -> dict[str, Any]:
     """Images per second without a step: made on the host, and, where pictures are resident, on the devices.
 
     There, where iterations are scanned, also the seconds of one of several in one call, with its drawing.
@@ -287,7 +287,7 @@ def _input(own: Setting, executor: Executor, state: TrainState, rounds: int) -> 
         if executor.scan:
             drawing = held.drawing(pipeline.sampler, per_iteration, identity=stage.identity)
             times = []
-            for number in range(rounds + 1):
+            for number in range(3):  # the first compiles
                 began = time.perf_counter()
                 state, _ = executor.iterate_several(state, drawing, number * MOST_PER_CALL, MOST_PER_CALL)
                 jax.block_until_ready(state)

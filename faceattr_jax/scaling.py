@@ -35,7 +35,7 @@ def values(config: ConfigDict, axis: str) -> tuple[int, ...]:
     everyone = jax.device_count()
     match axis:
         case "batch":
-            each = config.batch_size // everyone
+            each = max(1, config.batch_size // everyone)
             return tuple(sorted({max(1, each * times // 4) * everyone for times in (1, 2, 4, 8)}))
         case "width":
             if "width" not in config.model:
@@ -67,18 +67,23 @@ def scaling(config: ConfigDict, axes: Mapping[str, Sequence[int]], *, rounds: in
     Returns `rows`, each with its `axis` and `value`, what the iteration then has (`batch_size`, `devices`) and costs:
     `seconds`, the median of `rounds`; `images_per_second`, of processed images; `flops` that XLA counts, of all updates
     on all devices, and `flops_per_image`; the `temporary_bytes` of the phase that takes most; and `moved_bytes`, what a
-    device sends of all phases' updates. What the networks do not take is in `left_out`, a sentence each.
+    device sends of all phases' updates. What the networks or the data do not take is in `left_out`, a sentence each;
+    raises UserError where that is everything.
     """
-    rows, left_out = [], []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for axis, chosen in axes.items():
         for value in chosen:
             changed, devices = _changed(config, axis, value)
             try:
                 jax.eval_shape(build(changed).init, jax.random.key(0))
+                own = benchmark.setting(changed, distributed.mesh(jax.devices()[:devices]))
             except (TypeError, ValueError, UserError) as error:
-                left_out.append(f"{axis} {value}: the networks do not take it ({str(error).splitlines()[0]})")
+                left_out.append(f"{axis} {value} is left out: {str(error).splitlines()[0]}")
                 continue
-            rows.append({"axis": axis, "value": value, **_measure(changed, devices, rounds)})
+            rows.append({"axis": axis, "value": value, **_measure(own, rounds)})
+    if not rows:
+        raise UserError(f"--scaling: nothing can be measured; {left_out[0]}")
     return {
         "config": config.method,
         "dtype": config.get("dtype", "float32"),
@@ -96,7 +101,7 @@ def _changed(config: ConfigDict, axis: str, value: int) -> tuple[ConfigDict, int
     if axis == "devices":
         if not 1 <= value <= everyone:
             raise UserError(f"--scaling=devices={value}: there are {everyone}.")
-        devices, key, value = value, "batch_size", config.batch_size // everyone * value
+        devices, key, value = value, "batch_size", max(1, config.batch_size // everyone) * value
     else:
         devices, key = everyone, AXES[axis]
     changed = configs.from_json(configs.to_json(config))
@@ -104,10 +109,9 @@ def _changed(config: ConfigDict, axis: str, value: int) -> tuple[ConfigDict, int
     return changed, devices
 
 
-def _measure(config: ConfigDict, devices: int, rounds: int) -> dict[str, Any]:
-    own = benchmark.setting(config, distributed.mesh(jax.devices()[:devices]))
-    executor = own.executor()
-    state = start_state(own.method, config.seed, own.mesh)
+def _measure(own: benchmark.Setting, rounds: int) -> dict[str, Any]:
+    executor, devices = own.executor(), own.mesh.size
+    state = start_state(own.method, own.config.seed, own.mesh)
     _, programs = benchmark.compiled(executor, state, own.batches)
     cost = benchmark.costs(own.stage, programs, devices)
     times = []
@@ -116,9 +120,9 @@ def _measure(config: ConfigDict, devices: int, rounds: int) -> dict[str, Any]:
         state, _ = jax.block_until_ready(executor.iterate(state, own.batches, number))
         times.append(time.perf_counter() - began)
     seconds, flops = median(times[1:]), sum(cost["phase_flops"].values())
-    images = len(executor.schedule) * config.batch_size
+    images = len(executor.schedule) * own.config.batch_size
     return {
-        "batch_size": config.batch_size,
+        "batch_size": own.config.batch_size,
         "devices": devices,
         "seconds": seconds,
         "images_per_second": images / seconds,

@@ -10,6 +10,7 @@ import pytest
 from faceattr_jax import benchmark, cli, scaling
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods import base
+from faceattr_jax.training.step import Executor
 from tests import checks, runs
 
 
@@ -26,7 +27,7 @@ def test_flops_grow_linearly(faces, tmp_path, monkeypatch):
     assert flops["batch", 8] == pytest.approx(2 * flops["devices", 1], rel=0.02)
     assert [row["moved_bytes"] > 0 for row in found["rows"]] == [True, True, True, False]
     # What the networks do not take is left out, and said.
-    assert [text.split(":")[0] for text in found["left_out"]] == ["size 1"]
+    assert [text.split(":")[0] for text in found["left_out"]] == ["size 1 is left out"]
     assert "devices 1" in scaling.table(found)
     pytest.importorskip("matplotlib")
     paths = scaling.plot(found, tmp_path / "out")
@@ -54,6 +55,15 @@ def test_what_is_measured_where_nothing_is_said(faces):
         scaling.points(runs.classifier(faces), ["width"])
     with pytest.raises(UserError, match="--scaling=devices=9: there are 8"):
         scaling.scaling(config, {"devices": (9,)})
+
+
+def test_several_iterations_in_one_call_are_timed(faces):
+    own = benchmark.setting(runs.classifier(faces, image_size=16, data__resident="on"), checks.one_device())
+    with checks.quickly():
+        executor = Executor(own.method, own.stage, seed=0, mesh=own.mesh, scan=True)
+        found = benchmark._input(own, executor, checks.fresh(own.method))
+    assert found["iterations_per_call"] == 10
+    assert found["iteration_seconds_in_one_call"] > 0
 
 
 def test_the_torch_oracles_are_in_a_clone_alone(tmp_path, monkeypatch, capsys):
