@@ -211,11 +211,11 @@ def inference(method: Any, config: ConfigDict) -> tuple[str, Apply] | None:
     return verb, run
 
 
-def torch_oracle(method: str) -> Any:
+def torch_oracle(config: ConfigDict) -> Any:
     """The module of the repository's tests that times PyTorch implementations beside ours.
 
     They are oracles and no part of the package, so it is found in a clone alone. Raises UserError elsewhere, without
-    PyTorch, and for a method that has none.
+    PyTorch, and for a config that they do not cover.
     """
     module = "tests.oracles.benchmark_torch"
     for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
@@ -224,9 +224,7 @@ def torch_oracle(method: str) -> Any:
                 raise UserError("--against=torch needs PyTorch: pip install torch==2.13.0")
             sys.path.insert(0, str(root))
             oracle = importlib.import_module(module)
-            if method not in oracle.PEERS:
-                known = " and ".join(oracle.PEERS)
-                raise UserError(f"--against=torch: there is no PyTorch implementation of {method}, but of {known}.")
+            oracle.check(config)
             return oracle
     raise UserError(
         "--against=torch compares with the PyTorch implementations of the repository's tests, which the installed "

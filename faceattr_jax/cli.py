@@ -238,7 +238,7 @@ def _benchmark(a: argparse.Namespace) -> None:
         for path in scaling.plot(found, a.out.with_suffix("")) if a.out else ():
             print(path)
     else:
-        oracle = benchmark.torch_oracle(a.config.method) if a.against else None  # before minutes are spent
+        oracle = benchmark.torch_oracle(a.config) if a.against else None  # before minutes are spent
         found = benchmark.benchmark(a.config, rounds=a.rounds)
         if oracle:
             found["torch"] = oracle.benchmark(a.config, a.rounds)

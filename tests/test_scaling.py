@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from faceattr_jax import benchmark, cli, scaling
+from faceattr_jax import config as configs
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods import base
 from faceattr_jax.training.step import Executor
@@ -94,9 +95,13 @@ def test_inference_is_pytorchs(name, faces, torch):
     assert found["ratio"] > 0
 
 
-def test_only_two_methods_have_a_torch_oracle(torch):
+def test_what_the_torch_oracles_cover(torch):
     with pytest.raises(UserError, match="no PyTorch implementation of slgan, but of attgan and elegant"):
-        benchmark.torch_oracle("slgan")
+        benchmark.torch_oracle(configs.load("slgan_64"))
+    with pytest.raises(UserError, match=r"needs --config\.model\.generator_norm=batch"):
+        benchmark.torch_oracle(configs.load("attgan_quickstart"))
+    for spec in ("attgan_64", "attgan_128", "elegant_128", "elegant_256"):
+        benchmark.torch_oracle(configs.load(spec))
 
 
 @pytest.mark.slow
@@ -107,7 +112,9 @@ def test_against_torch(name, faces, tmp_path, torch, capsys):
     spec = {"attgan": "attgan_quickstart", "elegant": "elegant_128"}[name]
     keys = ["image_size", "batch_size", "crop", "model.width", "model.encoder", "model.discriminator"]
     keys += ["model.decoder", "model.skips", "model.injections", "critic_updates"] if name == "attgan" else []
-    flags = [f"--config.data.path={faces}", f"--config.attributes={','.join(runs.ATTRIBUTES)}"]
+    covered = {"attgan": ["model.generator_norm=batch", "model.instance_noise=0", "loss.trace_classification=0"]}
+    flags = [f"--config.{change}" for change in covered.get(name, [])]
+    flags += [f"--config.data.path={faces}", f"--config.attributes={','.join(runs.ATTRIBUTES)}"]
     for key in keys:
         parent, _, last = key.rpartition(".")
         flags.append(f"--config.{key}={(config[parent] if parent else config)[last]}")

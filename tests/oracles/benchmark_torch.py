@@ -102,6 +102,24 @@ class ELEGANT:
 
 PEERS: dict[str, Any] = {"attgan": AttGAN, "elegant": ELEGANT}
 
+COVERED = {
+    "attgan": {"model.generator_norm": "batch", "model.instance_noise": 0.0, "loss.trace_classification": 0.0},
+    "elegant": {"model.rgb_norm": False},
+}
+"""What a config must have: the oracles are the papers', without our extensions."""
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a config that no oracle covers."""
+    if config.method not in PEERS:
+        raise UserError(f"there is no PyTorch implementation of {config.method}, but of {' and '.join(PEERS)}.")
+    for key, value in COVERED[config.method].items():
+        group, name = key.split(".")
+        if config[group].get(name, value) != value:
+            raise UserError(
+                f"the PyTorch implementation of {config.method} is the paper's: it needs --config.{key}={value}."
+            )
+
 
 def benchmark(
     config: ConfigDict, rounds: int, *, device: str = "cpu", mode: str = "eager", precision: str = "float32"
@@ -250,8 +268,10 @@ def main() -> None:
             parser.error(f"'{flag}' is not of the form --config.key=value")
         overrides[key.removeprefix("--config.")] = value
     config = configs.load(arguments.config, overrides)
-    if config.method not in PEERS:
-        parser.error(f"there is no PyTorch implementation of {config.method}, but of {' and '.join(PEERS)}")
+    try:
+        check(config)
+    except UserError as error:
+        parser.error(str(error))
     options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
     text = json.dumps(benchmark(config, arguments.rounds, **options), indent=2)
     print(text)
