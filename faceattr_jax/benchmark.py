@@ -1,9 +1,15 @@
 """`faceattr benchmark`: what an iteration of a config costs on this machine, phase by phase, and inference."""
 
+import dataclasses
 import functools
+import importlib
+import importlib.util
+import itertools
 import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,12 +21,13 @@ from ml_collections import ConfigDict
 
 from faceattr_jax.data.pipeline import Pipeline
 from faceattr_jax.data.source import open_source
+from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import Batch, Carry, EditRequest, Method, Stage, Variables, build
 from faceattr_jax.nn.precision import compute_dtype, computing
 from faceattr_jax.training import compilation_cache, distributed, resident, traffic
-from faceattr_jax.training.loop import open_pipeline, start_state
+from faceattr_jax.training.loop import MOST_PER_CALL, open_pipeline, start_state
 from faceattr_jax.training.state import TrainState
-from faceattr_jax.training.step import Executor, draws
+from faceattr_jax.training.step import Executor, draws, draws_per_iteration
 
 INPUT_BATCHES = 20
 
@@ -47,32 +54,20 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
     touches, the temporary memory, what it moves between devices, and the seconds to trace and compile one update, cold
     and from the persistent cache; the processed images per second (every update counts its batch: the unit that peers
     use), and of images per second that the input delivers alone, from the host and, where pictures are resident, on
-    the devices; `inference`, at batch 1 and larger; and the peak memory of the process and, where the backend tells,
-    of the device.
+    the devices, where an iteration is timed in calls of several, too; `inference`, at batch 1 and larger; and the peak
+    memory of the process and, where the backend tells, of the device.
     """
-    mesh = distributed.mesh()
-    method = build(config)
-    stage = method.stages[-1]  # what comes before is preparation
-    source = open_source(config.data.path, size=config.image_size, crop=config.crop)
-    indices = source.table.indices("train")
-    pipeline = open_pipeline(config, method, stage, source, indices)
-
-    def executor() -> Executor:
-        return Executor(method, stage, seed=config.seed, mesh=mesh, flip=config.flip)
-
-    state = start_state(method, config.seed, mesh)
-    requests = list(draws(stage, 0))
-    runner = executor()
-    batches = [distributed.shard_batch(pipeline.batch(*r), mesh) for r in requests[: runner.draws_per_iteration]]
+    own = setting(config, distributed.mesh())
+    mesh, stage, runner, batches = own.mesh, own.stage, own.executor(), own.batches
+    state = start_state(own.method, config.seed, mesh)
     peak = matrix_product_peak(config.get("dtype", "float32"))
-    inference = _inference(method, config, state, rounds)
+    able = _inference(own.method, config, state, rounds)
     with compilation_cache.fresh():
-        cold, programs = _compiled(executor(), state, batches)
-        warm, _ = _compiled(runner, state, batches)
-        phases, iterations = _timed(runner, state, batches, rounds)
+        cold, programs = compiled(own.executor(), state, batches)
+        warm, _ = compiled(runner, state, batches)
+        state, phases, iterations = _timed(runner, state, batches, rounds)
     seconds = median(iterations[1:])
     memory = jax.local_devices()[0].memory_stats() or {}
-    updates = len(runner.schedule)
     found: dict[str, Any] = {
         "config": config.method,
         "image_size": config.image_size,
@@ -85,20 +80,50 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
         "phase_seconds": {name: median(values[1:]) for name, values in phases.items()},
         "compile_seconds": cold,
         "warm_compile_seconds": warm,
-        "images_per_second": updates * config.batch_size / seconds,
+        "images_per_second": len(runner.schedule) * config.batch_size / seconds,
         "peak_flops_per_second": peak,
-        "inference": inference,
-        **_costs(stage, programs, phases, peak, mesh.size),
-        **_input(config, method, stage, pipeline, indices, mesh, requests, runner.draws_per_iteration),
+        "inference": able,
+        **costs(stage, programs, mesh.size),
+        **_input(own, runner, state),
         "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "peak_device_bytes": memory.get("peak_bytes_in_use"),
     }
-    total = sum(found["phase_flops"].values())
-    found["peak_share"] = total / seconds / (peak * mesh.size)
+    found["phase_peak_share"] = {
+        name: flops / found["phase_seconds"][name] / (peak * mesh.size) for name, flops in found["phase_flops"].items()
+    }
+    found["peak_share"] = sum(found["phase_flops"].values()) / seconds / (peak * mesh.size)
     return found
 
 
-def _compiled(executor: Executor, state: TrainState, batches: list[Batch]) -> tuple[dict[str, float], dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The last stage of a config, and batches of its data on the devices of `mesh`; indices: of the train split."""
+
+    config: ConfigDict
+    mesh: Mesh
+    method: Method
+    stage: Stage
+    pipeline: Pipeline
+    indices: np.ndarray
+    batches: list[Batch]
+
+    def executor(self) -> Executor:
+        return Executor(self.method, self.stage, seed=self.config.seed, mesh=self.mesh, flip=self.config.flip)
+
+
+def setting(config: ConfigDict, mesh: Mesh) -> Setting:
+    distributed.check_batch_size(config.batch_size, mesh)
+    method = build(config)
+    stage = method.stages[-1]  # what comes before is preparation
+    source = open_source(config.data.path, size=config.image_size, crop=config.crop)
+    indices = source.table.indices("train")
+    pipeline = open_pipeline(config, method, stage, source, indices)
+    first = itertools.islice(draws(stage, 0), draws_per_iteration(stage))
+    batches = [distributed.shard_batch(pipeline.batch(*request), mesh) for request in first]
+    return Setting(config, mesh, method, stage, pipeline, indices, batches)
+
+
+def compiled(executor: Executor, state: TrainState, batches: list[Batch]) -> tuple[dict[str, float], dict[str, Any]]:
     """Of each phase the seconds to trace and compile an update, and the compiled program."""
     seconds, programs = {}, {}
     carry: Carry = {}
@@ -121,8 +146,8 @@ def _compiled(executor: Executor, state: TrainState, batches: list[Batch]) -> tu
 
 def _timed(
     executor: Executor, state: TrainState, batches: list[Batch], rounds: int
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds of the phases and of whole iterations; the first of each compiles. `state` is consumed."""
+) -> tuple[TrainState, dict[str, list[float]], list[float]]:
+    """The new state, and seconds of the phases and of whole iterations, of which the first compiles."""
     phases: dict[str, list[float]] = {phase.name: [] for phase in executor.stage.phases}
     iterations = []
     for number in range(rounds + 1):
@@ -134,14 +159,12 @@ def _timed(
         began = time.perf_counter()
         state, _ = jax.block_until_ready(executor.iterate(state, batches, number))
         iterations.append(time.perf_counter() - began)
-    return phases, iterations
+    return state, phases, iterations
 
 
-def _costs(
-    stage: Stage, programs: dict[str, Any], phases: dict[str, list[float]], peak: float, devices: int
-) -> dict[str, Any]:
+def costs(stage: Stage, programs: dict[str, Any], devices: int) -> dict[str, Any]:
     """What XLA says of a phase's program on one device, times the phase's repeats and the devices."""
-    flops, touched, memory, moved, share = {}, {}, {}, {}, {}
+    flops, touched, memory, moved = {}, {}, {}, {}
     for phase in stage.phases:
         program = programs[phase.name]
         cost, own = program.cost_analysis() or {}, program.memory_analysis()
@@ -149,11 +172,9 @@ def _costs(
         touched[phase.name] = cost.get("bytes accessed", 0.0) * phase.repeats * devices
         memory[phase.name] = getattr(own, "temp_size_in_bytes", None)
         moved[phase.name] = traffic.summary(traffic.collectives(program.as_text()))
-        share[phase.name] = flops[phase.name] / median(phases[phase.name][1:]) / (peak * devices)
     return {
         "phase_flops": flops,
         "phase_bytes": touched,
-        "phase_peak_share": share,
         "phase_temporary_bytes": memory,
         "phase_moved": moved,
     }
@@ -175,20 +196,50 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def _inference(method: Method, config: ConfigDict, state: TrainState, rounds: int) -> dict[str, Any]:
-    """Seconds of a batch by its size, on one device; what is done is the first of INFERENCE that the method can."""
+def inference(method: Any, config: ConfigDict) -> tuple[str, Apply] | None:
+    """The first verb of INFERENCE that the method can, and what does it, jitted."""
     verb = next((verb for verb in INFERENCE if verb in method.capabilities), None)
     if verb is None:
-        return {}
+        return None
     apply = INFERENCE[verb](method)
-    variables = jax.tree.map(jnp.asarray, jax.device_get(state.inference_variables))
-    size, n = config.image_size, len(method.attributes)
 
     @jax.jit
     def run(variables: Variables, images: jax.Array, labels: jax.Array) -> Any:
         with computing(config.get("dtype", "float32")):
             return apply(variables, images, labels)
 
+    return verb, run
+
+
+def torch_oracle(config: ConfigDict) -> Any:
+    """The module of the repository's tests that times PyTorch implementations beside ours.
+
+    They are oracles and no part of the package, so it is found in a clone alone. Raises UserError elsewhere, without
+    PyTorch, and for a config that they do not cover.
+    """
+    module = "tests.oracles.benchmark_torch"
+    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+        if (root / f"{module.replace('.', '/')}.py").is_file():
+            if importlib.util.find_spec("torch") is None:
+                raise UserError("--against=torch needs PyTorch: pip install torch==2.13.0")
+            sys.path.insert(0, str(root))
+            oracle = importlib.import_module(module)
+            oracle.check(config)
+            return oracle
+    raise UserError(
+        "--against=torch compares with the PyTorch implementations of the repository's tests, which the installed "
+        "package does not hold: call it in a clone of the repository."
+    )
+
+
+def _inference(method: Method, config: ConfigDict, state: TrainState, rounds: int) -> dict[str, Any]:
+    """Seconds of a batch by its size, on one device; what is done is the first of INFERENCE that the method can."""
+    found = inference(method, config)
+    if found is None:
+        return {}
+    verb, run = found
+    variables = jax.tree.map(jnp.asarray, jax.device_get(state.inference_variables))
+    size, n = config.image_size, len(method.attributes)
     rng = np.random.default_rng(0)
     batch = {}
     for count in sorted({1, config.batch_size, *([4 * config.batch_size] if jax.default_backend() != "cpu" else [])}):
@@ -206,26 +257,24 @@ def _inference(method: Method, config: ConfigDict, state: TrainState, rounds: in
     }
 
 
-def _input(
-    config: ConfigDict,
-    method: Method,
-    stage: Stage,
-    pipeline: Pipeline,
-    indices: np.ndarray,
-    mesh: Mesh,
-    requests: list[tuple[int, int]],
-    per_iteration: int,
-) -> dict[str, Any]:
-    """Images per second without a step: made on the host, and, where pictures are resident, on the devices."""
+def _input(own: Setting, executor: Executor, state: TrainState) -> dict[str, Any]:
+    """Images per second without a step: made on the host, and, where pictures are resident, on the devices.
+
+    There, where iterations are scanned, also the seconds of one of several in one call, with its drawing.
+    """
+    config, stage, pipeline, per_iteration = own.config, own.stage, own.pipeline, executor.draws_per_iteration
+    requests = list(draws(stage, 0))
     made = requests[:INPUT_BATCHES]
     began = time.perf_counter()
     for request in made:
         pipeline.batch(*request)
     found = {"input_images_per_second": len(made) * config.batch_size / (time.perf_counter() - began)}
-    where = resident.choose(config, len(indices), mesh)
+    where = resident.choose(config, len(own.indices), own.mesh)
     found["data"] = where.reason
     if where.resident:
-        held = resident.Resident(pipeline.source, method.attributes, indices, config, mesh, people=pipeline.people)
+        held = resident.Resident(
+            pipeline.source, own.method.attributes, own.indices, config, own.mesh, people=pipeline.people
+        )
         drawn = held.batches(pipeline.sampler, requests, per_iteration, identity=stage.identity)
         jax.block_until_ready(next(drawn))  # compiles
         began = time.perf_counter()
@@ -233,6 +282,16 @@ def _input(
         seconds = time.perf_counter() - began
         found["resident_images_per_second"] = count * config.batch_size / seconds
         found["resident_seconds_per_iteration"] = seconds / max(1, count // per_iteration)
+        if executor.scan:
+            drawing = held.drawing(pipeline.sampler, per_iteration, identity=stage.identity)
+            times = []
+            for number in range(3):  # the first compiles
+                began = time.perf_counter()
+                state, _ = executor.iterate_several(state, drawing, number * MOST_PER_CALL, MOST_PER_CALL)
+                jax.block_until_ready(state)
+                times.append(time.perf_counter() - began)
+            found["iterations_per_call"] = MOST_PER_CALL
+            found["iteration_seconds_in_one_call"] = median(times[1:]) / MOST_PER_CALL
     return found
 
 
@@ -250,7 +309,7 @@ def table(found: dict[str, Any]) -> str:
         for name, kinds in found["phase_moved"].items()
         for kind, count in kinds.items()
     ]
-    inference, device = found["inference"], found["peak_device_bytes"]
+    can, device, peer = found["inference"], found["peak_device_bytes"], found.get("torch")
     lines = [
         f"{found['config']} at {found['image_size']} px, batch {found['batch_size']}, {found['dtype']}, "
         f"{len(found['devices'])} x {found['devices'][0]} ({found['backend']}), median of {found['rounds']}",
@@ -264,11 +323,21 @@ def table(found: dict[str, Any]) -> str:
     ]
     if "resident_images_per_second" in found:
         lines += [f"{'input from device memory':34}{found['resident_images_per_second']:10.1f} images/s"]
-    if inference:
+    if "iterations_per_call" in found:
+        what = f"iteration, {found['iterations_per_call']} in one call"
+        lines += [f"{what:34}{found['iteration_seconds_in_one_call']:10.4f} s, with its drawing"]
+    if can:
         lines += [
-            f"{inference['verb'] + ', latency at batch 1':34}{inference['latency_seconds']:10.4f} s",
-            f"{inference['verb'] + ', batch ' + str(inference['best_batch']):34}"
-            f"{inference['images_per_second']:10.1f} images/s",
+            f"{can['verb'] + ', latency at batch 1':34}{can['latency_seconds']:10.4f} s",
+            f"{can['verb'] + ', batch ' + str(can['best_batch']):34}{can['images_per_second']:10.1f} images/s",
+        ]
+    if peer:
+        lines += [
+            "seconds here and of PyTorch, one thread for each core, and the median of their ratios",
+            *(
+                f"  {name:32}{row['ours']:10.4f}{row['torch']:10.4f}{row['ratio']:8.2f}"
+                for name, row in {"iteration": peer["iteration"], **peer["inference"]}.items()
+            ),
         ]
     if moved:
         lines += ["moved between devices by an update", *moved]

@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     takes_config = hasattr(arguments, "config") or hasattr(arguments, "overrides")
-    overrides = _overrides(rest, parser, takes_config=takes_config)
+    overrides = config_overrides(rest, parser, takes_config=takes_config)
     if hasattr(arguments, "config"):
         from faceattr_jax import config
 
@@ -236,10 +236,21 @@ def _tfds(a: argparse.Namespace) -> None:
 
 
 def _benchmark(a: argparse.Namespace) -> None:
-    from faceattr_jax.benchmark import benchmark, table
+    from faceattr_jax import benchmark, scaling
 
-    found = benchmark(a.config, rounds=a.rounds)
-    print(table(found))
+    if a.scaling is not None:
+        if a.against:
+            raise UserError("--against and --scaling are two measurements; ask for one at a time.")
+        found = scaling.scaling(a.config, scaling.points(a.config, a.scaling), rounds=a.rounds)
+        print(scaling.table(found))
+        for path in scaling.plot(found, a.out.with_suffix("")) if a.out else ():
+            print(path)
+    else:
+        oracle = benchmark.torch_oracle(a.config) if a.against else None  # before minutes are spent
+        found = benchmark.benchmark(a.config, rounds=a.rounds)
+        if oracle:
+            found["torch"] = oracle.benchmark(a.config, a.rounds)
+        print(benchmark.table(found))
     if a.out:
         files.write(a.out, json.dumps(found, indent=2))
 
@@ -450,11 +461,19 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = verb(verbs, "benchmark", _benchmark, "Time the phases of a config on this machine.")
     benchmark.add_argument("--config", required=True, help=config_help)
     benchmark.add_argument("--rounds", type=int, default=7, help="iterations to take the median of (7)")
-    benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers; charts of --scaling go beside it")
+    benchmark.add_argument(
+        "--scaling", nargs="*", metavar="AXIS[=N,N]",
+        help="over batch, width, size and devices instead, or those named, at values that may be given",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--against", choices=("torch",),
+        help="the ratio to a PyTorch implementation, of methods that have one in the repository's tests, in a clone",
+    )  # fmt: skip
     return parser
 
 
-def _overrides(rest: Sequence[str], parser: argparse.ArgumentParser, *, takes_config: bool) -> dict[str, str]:
+def config_overrides(rest: Sequence[str], parser: argparse.ArgumentParser, *, takes_config: bool) -> dict[str, str]:
     """The --config.KEY=VALUE among the arguments that the parser does not know; anything else is refused."""
     overrides = {}
     for argument in rest:

@@ -51,6 +51,10 @@ def base() -> ConfigDict:
                 "log_every": 50,
                 "checkpoint_every": 1000,
                 "keep": 3,  # checkpoints, beside the best one
+                # Iterations in one compiled call, which draws its batches from device memory (data.resident). 0: as
+                # many as fit between checkpoints and evaluations, up to 10, on GPU and TPU, and 1 elsewhere. SIGTERM is
+                # heard between calls.
+                "per_call": 0,
                 "profile": (),  # (first, end): trace iterations first to end - 1
                 "evaluate_every": 0,  # iterations between evaluations on the valid split; 0: only at the end
             },

@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             measured = a.folder / "cost" / f"{name}.json"
             if not a.dry_run and arguments[0] == "train" and not measured.is_file():
                 keys = [argument for argument in arguments[1:] if not argument.startswith("--workdir")]
-                _faceattr(["benchmark", *keys, "--rounds=3", f"--out={measured}"])
+                run_faceattr(["benchmark", *keys, "--rounds=3", f"--out={measured}"])
         print(plan(a.paper, a.data, a.folder), flush=True)
         for arguments in () if a.dry_run else steps.values():
-            _faceattr(arguments)
+            run_faceattr(arguments)
     except UserError as error:
         print(f"reproduce.sh: {error}", file=sys.stderr)
         return 2
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _faceattr(arguments: Sequence[str]) -> None:
+def run_faceattr(arguments: Sequence[str]) -> None:
     """In a process of its own, whose memory goes with it; SIGTERM goes to that one, which saves."""
     command = [sys.executable, "-m", "faceattr_jax.cli", *arguments]
     with subprocess.Popen(command) as process:

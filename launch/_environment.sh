@@ -73,6 +73,26 @@ run() {
   fi
 }
 
+# Takes the flags that come before the other arguments, which are $REST then. --help and --dry-run are every script's;
+# for those with a value a script defines `flag NAME VALUE`, which fails for a name that it does not know.
+flags() {
+  while [[ ${1:-} == -* ]]; do
+    case "$1" in
+      --help | -h) help && exit ;;
+      --dry-run) DRY_RUN=1 ;;
+      *)
+        if ! declare -F flag >/dev/null || ! flag "$1" "${2:-}"; then
+          echo "$1: there is no such argument; see ./launch/$(basename "$0") --help" >&2
+          exit 2
+        fi
+        shift
+        ;;
+    esac
+    shift
+  done
+  REST=("$@")
+}
+
 # Prints the header of the script that calls, between its first line and the first that is no comment, as its help.
 help() {
   awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"

@@ -23,14 +23,7 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
-while [[ ${1:-} == -* ]]; do
-  case "$1" in
-    --help | -h) help && exit ;;
-    --dry-run) DRY_RUN=1 ;;
-    *) echo "$1: there is no such argument; see ./launch/gpu_checks.sh --help" >&2 && exit 2 ;;
-  esac
-  shift
-done
+flags "$@" && set -- "${REST[@]}"
 cd "$ROOT"
 out="${1:-runs/gpu_checks}"
 faceattr="${FACEATTR:-$ROOT/.venv/bin/faceattr}" python="${PYTHON:-$ROOT/.venv/bin/python}"

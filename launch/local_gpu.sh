@@ -17,15 +17,10 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
-while [[ ${1:-} == -* ]]; do
-  case "$1" in
-    --help | -h) help && exit ;;
-    --dry-run) DRY_RUN=1 ;;
-    --gpus) export CUDA_VISIBLE_DEVICES="${2:?--gpus takes numbers, such as 0,1}" && shift ;;
-    *) echo "$1: there is no such argument; see ./launch/local_gpu.sh --help" >&2 && exit 2 ;;
-  esac
-  shift
-done
+flag() {
+  [[ $1 == --gpus ]] && export CUDA_VISIBLE_DEVICES="${2:?--gpus takes numbers, such as 0,1}"
+}
+flags "$@" && set -- "${REST[@]}"
 [[ $# -ge 2 ]] || { help >&2 && exit 2; }
 config="$1" workdir="$2"
 shift 2

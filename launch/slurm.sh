@@ -20,18 +20,16 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 nodes=1 gpus=1 time=24:00:00 more=()
-while [[ ${1:-} == -* ]]; do
+flag() {
   case "$1" in
-    --help | -h) help && exit ;;
-    --dry-run) DRY_RUN=1 && shift && continue ;;
     --nodes) nodes="${2:?}" ;;
     --gpus) gpus="${2:?}" ;;
     --time) time="${2:?}" ;;
     --partition | --account) more+=("$1=${2:?}") ;;
-    *) echo "$1: there is no such argument; see ./launch/slurm.sh --help" >&2 && exit 2 ;;
+    *) return 1 ;;
   esac
-  shift 2
-done
+}
+flags "$@" && set -- "${REST[@]}"
 [[ $# -ge 2 ]] || { help >&2 && exit 2; }
 config="$1" workdir="$2"
 shift 2

@@ -30,7 +30,7 @@ if [[ ${FACEATTR_TORCH:-} == 1 ]] && ! "$python" -c 'import torch' 2>/dev/null; 
   "$python" -m pip install --quiet torch==2.13.0 torchmetrics
 fi
 if [[ -n ${FACEATTR_CHROMIUM:-} ]] || command -v chromium chromium-browser google-chrome chrome >/dev/null; then
-  "$python" -c 'import gradio, playwright' 2>/dev/null || "$python" -m pip install --quiet -e "$ROOT[demo]" playwright
+  "$python" -c 'import gradio, playwright' 2>/dev/null || "$python" -m pip install --quiet -e "${ROOT}[demo]" playwright
 fi
 
 "$python" -m ruff format --check .

@@ -93,11 +93,11 @@ def share_compiled(patch: pytest.MonkeyPatch) -> None:
     methods: dict[str, Any] = {}
     build = editor.build
 
-    def run_executor(method: Any, stage: Any, *, seed: int, mesh: Any, flip: bool) -> Executor:
+    def run_executor(method: Any, stage: Any, *, seed: int, mesh: Any, flip: bool, scan: bool | None) -> Executor:
         computed = {key: value for key, value in method.config.to_dict().items() if f"{key}." not in loop.WATCHING}
-        key = json.dumps(computed, sort_keys=True), stage.name, seed, mesh, flip
+        key = json.dumps(computed, sort_keys=True), stage.name, seed, mesh, flip, scan
         with quickly():
-            made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip)
+            made = Executor(method, stage, seed=seed, mesh=mesh, flip=flip, scan=scan)
         shared = executors.setdefault(key, made)
         shared.frozen = made.frozen
         return shared
@@ -120,7 +120,7 @@ def unshare_compiled(patch: pytest.MonkeyPatch, *, scan: bool | None = None) -> 
 
     def own(method: Any, stage: Any, **settings: Any) -> Executor:
         with quickly():
-            return Executor(method, stage, scan=scan, **settings)
+            return Executor(method, stage, **settings | ({} if scan is None else {"scan": scan}))
 
     patch.setattr(loop, "Executor", own)
 

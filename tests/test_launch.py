@@ -48,6 +48,51 @@ def test_a_dry_run_shows_its_commands(script, arguments, expected):
     assert expected in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("kind", "flags", "resource", "selector"),
+    [
+        ("gpu", ["--per-host", "4"], {"nvidia.com/gpu": 4}, {}),
+        (
+            "tpu",
+            ["--accelerator", "tpu-v5-lite-podslice", "--topology", "2x4"],
+            {"google.com/tpu": 4},
+            {
+                "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+                "cloud.google.com/gke-tpu-topology": "2x4",
+            },
+        ),
+    ],
+)
+def test_a_jobset_joins_its_pods(kind, flags, resource, selector):
+    """By the variables that `distributed.initialize` reads; the command is as it was given."""
+    yaml = pytest.importorskip("yaml")
+    odd = '--config.data.path=/faceattr/my "own" faces & more'
+    done = launch(
+        "jobset.sh", "--dry-run", "--hosts", "2", *flags, kind, "attgan_64", "a", odd,
+        IMAGE="registry/faceattr:1", CLAIM="runs", NAME="mine",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "${" not in done.stdout
+    found = yaml.safe_load(done.stdout)
+    assert (found["kind"], found["metadata"]["name"]) == ("JobSet", "mine")
+    (job,) = found["spec"]["replicatedJobs"]
+    hosts = job["template"]["spec"]
+    assert (hosts["parallelism"], hosts["completions"], hosts["completionMode"]) == (2, 2, "Indexed")
+    pod = hosts["template"]["spec"]
+    assert pod["nodeSelector"] == selector
+    (train,) = pod["containers"]
+    assert train["image"] == "registry/faceattr:1"
+    assert train["command"] == ["faceattr", "train", "--config=attgan_64", "--workdir=/faceattr/a", odd]
+    assert train["resources"]["limits"] == resource
+    variables = {variable["name"]: variable.get("value") for variable in train["env"]}
+    assert variables["JAX_COORDINATOR_ADDRESS"] == f"mine-{job['name']}-0-0.mine:8476"
+    assert variables["JAX_NUM_PROCESSES"] == "2"
+    assert "JAX_PROCESS_ID" in variables
+    mounted = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in train["volumeMounts"]} == mounted.keys()
+    assert mounted["runs"]["persistentVolumeClaim"] == {"claimName": "runs"}
+
+
 @pytest.mark.parametrize(("code", "queued"), [(75, True), (0, False), (1, False)])
 def test_a_slurm_job_that_saved_goes_back_into_the_queue(tmp_path, code, queued):
     """By stand-ins for SLURM's commands; the job's script runs as sbatch would have it."""
@@ -64,7 +109,7 @@ def test_a_slurm_job_that_saved_goes_back_into_the_queue(tmp_path, code, queued)
     assert done.stdout == "requeue 7\n" * queued
 
 
-@pytest.mark.parametrize("script", ["local_gpu.sh", "slurm.sh", "tpu_pod.sh", "gpu_checks.sh"])
+@pytest.mark.parametrize("script", ["local_gpu.sh", "slurm.sh", "tpu_pod.sh", "gpu_checks.sh", "jobset.sh"])
 def test_an_unknown_argument_is_refused(script):
     done = launch(script, "--dry-runn", ZONE="z")
     assert done.returncode == 2

@@ -64,7 +64,7 @@ def test_sigterm_reaches_the_training_and_what_it_left_unfinished_ends_the_plan(
     asking = threading.Thread(target=stop)
     asking.start()
     with pytest.raises(subprocess.CalledProcessError) as raised:
-        reproduce._faceattr(["train"])
+        reproduce.run_faceattr(["train"])
     asking.join()
     assert raised.value.returncode == 75
     assert signal.getsignal(signal.SIGTERM) == before

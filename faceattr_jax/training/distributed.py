@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from faceattr_jax.errors import UserError
@@ -61,6 +63,22 @@ def initialize(
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise UserError(f"{who} cannot join the others at {where}: {reason}.") from error
         raise error
+    if jax.process_count() > 1:
+        _meet(who)
+
+
+def _meet(who: str) -> None:
+    """The devices add up a number each, now that all processes are here.
+
+    They open their connections for it, and give up soon where another one does not: later one may still compile.
+    """
+    everyone = mesh()
+    ones = jax.make_array_from_callback((everyone.size,), batch_sharding(everyone), lambda _: np.ones(1, np.float32))
+    try:
+        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(everyone))(ones))
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(f"{who} has joined the others, but their devices do not reach each other: {reason}.") from error
 
 
 def _describe(

@@ -11,11 +11,13 @@ import importlib
 import itertools
 import json
 import logging
+import math
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,10 +40,13 @@ from faceattr_jax.methods.base import Frozen, Given, Method, Stage, build
 from faceattr_jax.training import distributed, resident
 from faceattr_jax.training.checkpoint import Checkpoints
 from faceattr_jax.training.state import TrainState, init_state, with_given
-from faceattr_jax.training.step import Executor, Metrics, draws, draws_per_iteration, fold_in
+from faceattr_jax.training.step import Drawing, Executor, Metrics, draws, draws_per_iteration, fold_in
 from faceattr_jax.training.writers import Writer, open_writers
 
 log = logging.getLogger(__name__)
+
+MOST_PER_CALL = 10
+"""Iterations in one call where the config leaves their number open: what SIGTERM may have to wait for."""
 
 # Keys that say how a run is watched, not what it computes: the same workdir may go on with other values.
 WATCHING = ("train.", "evaluation.", "data.cache", "data.resident")
@@ -62,6 +67,7 @@ def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None 
     indices = training_indices(config, source)
     pipelines = [open_pipeline(config, method, stage, source, indices) for stage in method.stages]
     where = resident.choose(config, len(indices), mesh)
+    many = per_call(config, where)
     given = {} if (workdir / "config.json").exists() else method.given
     # Only now, so that a mistake in the config or the data leaves nothing behind.
     claim(workdir, config, method.frozen, given)
@@ -71,8 +77,10 @@ def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None 
         overview = parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
         files.write(workdir / "parameters.txt", overview + "\n")
     writer = open_writers(workdir, step=int(state.step))
-    run = _Run(config, workdir, method, mesh, checkpoints, writer, validate)
+    run = _Run(config, workdir, method, mesh, checkpoints, writer, validate, many)
     log.info(where.reason)
+    if many > 1:
+        log.info("Up to %d iterations are one call: train.per_call is %d.", many, config.train.per_call)
     feeds = open_feeds(config, method, pipelines, indices, mesh, on_device=where.resident)
     try:
         with _Terminated() as terminated:
@@ -90,6 +98,24 @@ def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None 
         writer.close()
         checkpoints.close()
     return state
+
+
+def per_call(config: ConfigDict, where: resident.Choice) -> int:
+    """How many iterations one compiled call has where no boundary is in its way: `config.train.per_call`, or chosen.
+
+    Raises UserError where it cannot be.
+    """
+    many, train = config.train.per_call, config.train
+    if many < 0:
+        raise UserError(f"train.per_call is {many}; it is a number of iterations, or 0 to choose one.")
+    if many > 1 and not where.resident:
+        raise UserError(
+            f"train.per_call is {many}, but several iterations in one call draw from device memory. {where.reason}"
+        )
+    if many or not where.resident or jax.default_backend() == "cpu":
+        return many or 1
+    between = math.gcd(train.checkpoint_every, train.evaluate_every)
+    return max(count for count in range(1, MOST_PER_CALL + 1) if between % count == 0)
 
 
 def training_indices(config: ConfigDict, source: Source) -> np.ndarray:
@@ -153,9 +179,10 @@ class _Run:
         checkpoints: Checkpoints,
         writer: Writer,
         validate: Any,
+        per_call: int,
     ):
         self.config, self.workdir, self.method, self.mesh = config, workdir, method, mesh
-        self.checkpoints, self.writer, self.validate = checkpoints, writer, validate
+        self.checkpoints, self.writer, self.validate, self.per_call = checkpoints, writer, validate, per_call
         self.total = sum(stage.iterations for stage in method.stages)
 
     def stage(
@@ -170,13 +197,15 @@ class _Run:
     ) -> TrainState:
         """The rest of a stage that begins at step `first` of the run."""
         config, train = self.config, self.config.train
-        executor = Executor(self.method, stage, seed=config.seed, mesh=self.mesh, flip=config.flip)
+        scan = True if self.per_call > 1 else None
+        executor = Executor(self.method, stage, seed=config.seed, mesh=self.mesh, flip=config.flip, scan=scan)
+        drawing = feed.drawing if executor.scan else None
         start = int(state.step) - first
         self._timed = int(state.step), time.perf_counter()
         if start == 0 and reset:
             state = executor.begin(state)
         pending: tuple[int, Metrics] | None = None
-        batches = feed(start)
+        batches = feed.batches(start)
         bar = tqdm(
             total=self.total,
             initial=int(state.step),
@@ -186,40 +215,61 @@ class _Run:
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
         try:
-            drawn = next(batches)
-            for iteration in range(start, stage.iterations):
-                step = first + iteration + 1
-                self._profile(step, state)
-                state, metrics = executor.iterate(state, drawn, iteration)
+            drawn = [] if drawing else next(batches)
+            iteration = start
+            while iteration < stage.iterations:
+                step = first + iteration
+                self._profile(step + 1, state)
+                count = self._in_one_call(step, stage.iterations - iteration) if drawing else 1
+                if drawing:
+                    state, metrics = executor.iterate_several(state, drawing, iteration, count)
+                else:
+                    state, metrics = executor.iterate(state, drawn, iteration)
+                iteration, step = iteration + count, step + count
                 if pending is not None:
                     self._log(*pending, bar)
-                    pending = None
-                if step % train.log_every == 0 or step == self.total:
-                    pending = step, metrics
+                pending = step, metrics
                 last = step == self.total
-                stop = terminated.is_set() or self.checkpoints.preempted(step)
+                # All processes ask about every step, one of which they have agreed on.
+                asked = [self.checkpoints.preempted(each) for each in range(step - count + 1, step + 1)]
+                stop = terminated.is_set() or any(asked)
                 evaluate = last or (train.evaluate_every and step % train.evaluate_every == 0)
                 save = last or stop or step % train.checkpoint_every == 0
-                if pending is not None and (evaluate or save):
+                if evaluate or save:
                     self._log(*pending, bar)
                     pending = None
-                if evaluate or save:
                     self._check_finite(state, step)
                 if evaluate:
                     self._evaluate(state, step)
                 if save:
                     self.writer.flush()
                     self.checkpoints.save(step, state)
-                bar.update()
+                bar.update(count)
                 if stop:
                     log.warning("Asked to stop: saved at step %d; the same command goes on from there.", step)
                     terminated.set()
                     break
-                drawn = next(batches, [])  # on their way while the iteration is computed
+                if not drawing:
+                    drawn = next(batches, [])  # on their way while the iteration is computed
+            if pending is not None:
+                self._log(*pending, bar)
         finally:
             bar.close()
             batches.close()
         return state
+
+    def _in_one_call(self, step: int, left: int) -> int:
+        """How many iterations go on from `step` in one call: `per_call` where no boundary is between them, or one.
+
+        So that no more than two programs are compiled.
+        """
+        train, many = self.config.train, self.per_call
+        inside = range(step + 1, step + many)
+        between = any(
+            (each % every == 0) for every in (train.checkpoint_every, train.evaluate_every) if every for each in inside
+        )
+        between = between or any(bound - 1 in inside for bound in train.profile)
+        return 1 if between or many > left else many
 
     def _profile(self, step: int, state: TrainState) -> None:
         """Trace the iterations that `config.train.profile` (first, end) names into ``profile/``, for TensorBoard."""
@@ -231,11 +281,19 @@ class _Run:
                 profiler.stop()
 
     def _log(self, step: int, metrics: Metrics, bar: tqdm) -> None:
-        scalars = {name: float(value) for name, value in sorted(metrics.items())}
-        bad = [name for name, value in scalars.items() if not np.isfinite(value)]
-        if bad:
-            self._stop_not_finite(step, ", ".join(bad))
-        self.writer.write_scalars(step, scalars)
+        """Those of the iterations up to `step`, one of each or (count,), whose steps are to be logged."""
+        count = max((np.size(value) for value in metrics.values()), default=1)
+        steps = range(step - count + 1, step + 1)
+        wanted = [each for each in steps if each % self.config.train.log_every == 0 or each == self.total]
+        if not wanted:
+            return
+        found = {name: np.atleast_1d(value) for name, value in sorted(jax.device_get(metrics).items())}
+        for each in wanted:
+            scalars = {name: float(values[each - steps[0]]) for name, values in found.items()}
+            bad = [name for name, value in scalars.items() if not np.isfinite(value)]
+            if bad:
+                self._stop_not_finite(each, ", ".join(bad))
+            self.writer.write_scalars(each, scalars)
         now = time.perf_counter()
         rate = (step - self._timed[0]) * self.config.batch_size / (now - self._timed[1])
         self._timed = step, now
@@ -288,7 +346,9 @@ class _Terminated:
 def start_state(method: Method, seed: int, mesh: Mesh, checkpoints: Checkpoints | None = None) -> TrainState:
     """The state of the last checkpoint, or a fresh one where there is none, replicated over the mesh."""
     everywhere = distributed.replicated(mesh)
-    fresh = jax.jit(lambda: init_state(method, seed), out_shardings=everywhere)
+    # It runs once: on a CPU optimising it takes four times as long, 13 s for AttGAN at 128 px, and changes no bit.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    fresh = jax.jit(lambda: init_state(method, seed), out_shardings=everywhere, compiler_options=options)
     if checkpoints is None or checkpoints.latest_step is None:
         return with_given(fresh(), method.given)
     log.warning("Resuming from step %d in %s", checkpoints.latest_step, checkpoints.folder)
@@ -310,8 +370,16 @@ def open_pipeline(config: ConfigDict, method: Method, stage: Stage, source: Sour
     return Pipeline(source, method.attributes, sampler, rows=distributed.local_rows, people=people)
 
 
-Feed = Callable[[int], Generator[list[Any], None, None]]
-"""From an iteration of a stage on: the batches of each, sharded over the devices."""
+@dataclass(frozen=True)
+class Feed:
+    """Where a stage's batches come from.
+
+    batches: from an iteration on, those of each, sharded over the devices. drawing: where the pictures are there, how
+    they are drawn inside the step.
+    """
+
+    batches: Callable[[int], Generator[list[Any], None, None]]
+    drawing: Drawing | None = None
 
 
 def open_feeds(
@@ -322,21 +390,18 @@ def open_feeds(
     if on_device:
         people = next((pipeline.people for pipeline in pipelines if pipeline.people is not None), None)
         held = resident.Resident(source, method.attributes, indices, config, mesh, people=people)
-        return [
-            functools.partial(_resident_feed, held, pipeline, stage)
-            for stage, pipeline in zip(method.stages, pipelines, strict=True)
-        ]
+        return [_resident_feed(held, pipeline, stage) for stage, pipeline in zip(method.stages, pipelines, strict=True)]
     if config.data.cache:
         source = cached(source, indices)
         for pipeline in pipelines:
             pipeline.source = source
     return [
-        functools.partial(_host_feed, pipeline, stage, mesh)
+        Feed(functools.partial(_host_batches, pipeline, stage, mesh))
         for stage, pipeline in zip(method.stages, pipelines, strict=True)
     ]
 
 
-def _host_feed(pipeline: Pipeline, stage: Stage, mesh: Mesh, start: int) -> Generator[list[Any], None, None]:
+def _host_batches(pipeline: Pipeline, stage: Stage, mesh: Mesh, start: int) -> Generator[list[Any], None, None]:
     """Batches made on the host, those of an iteration ahead, and sent as uint8."""
     count = draws_per_iteration(stage)
     with contextlib.closing(pipeline.prefetch(draws(stage, start), depth=max(2, count))) as batches:
@@ -344,10 +409,12 @@ def _host_feed(pipeline: Pipeline, stage: Stage, mesh: Mesh, start: int) -> Gene
             yield [distributed.shard_batch(batch, mesh) for batch in drawn]
 
 
-def _resident_feed(
-    held: resident.Resident, pipeline: Pipeline, stage: Stage, start: int
-) -> Generator[list[Any], None, None]:
-    return held.batches(pipeline.sampler, draws(stage, start), draws_per_iteration(stage), identity=stage.identity)
+def _resident_feed(held: resident.Resident, pipeline: Pipeline, stage: Stage) -> Feed:
+    count = draws_per_iteration(stage)
+    return Feed(
+        lambda start: held.batches(pipeline.sampler, draws(stage, start), count, identity=stage.identity),
+        held.drawing(pipeline.sampler, count, identity=stage.identity),
+    )
 
 
 @jax.jit

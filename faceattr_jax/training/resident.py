@@ -1,9 +1,10 @@
 """The training pictures in the devices' memory, and batches that are drawn there.
 
 What the host hands over is the number of the iteration; the sampler that the host pipeline runs (`data.sampling`) is
-traced into a small program that picks the same rows out of the resident ones. Where the pictures are dealt to shards
-(`sampling.dealt`) whose number the devices divide, each device holds its own shards alone and draws its own rows of the
-batch from them; otherwise each holds them all. No picture goes from one device to another.
+traced into the step, or into a small program before it, and picks the same rows out of the resident ones. Where the
+pictures are dealt to shards (`sampling.dealt`) whose number the devices divide, each device holds its own shards alone
+and draws its own rows of the batch from them; otherwise each holds them all. No picture goes from one device to
+another.
 """
 
 import itertools
@@ -24,6 +25,7 @@ from faceattr_jax.data.sampling import Sampler
 from faceattr_jax.data.source import Source
 from faceattr_jax.errors import UserError
 from faceattr_jax.training import distributed
+from faceattr_jax.training.step import Drawing
 
 FRACTION = 0.4
 """Of a device's memory, what the pictures may take where the config names no limit."""
@@ -145,12 +147,13 @@ class Resident:
         As `Pipeline.batch` makes them, but on the devices. Of each iteration the first draw and the index cross to
         them.
         """
-        program, arguments = self.program(sampler, per_iteration, identity=identity)
+        drawing = self.drawing(sampler, per_iteration, identity=identity)
+        program = jax.jit(drawing.draw, out_shardings=distributed.batch_sharding(self.mesh))
         for first, index in itertools.islice(requests, 0, None, per_iteration):
-            yield program(*arguments, self._put(np.array([first, index], np.int32)))
+            yield program(*drawing.arguments, self._put(np.array([first, index], np.int32)))
 
-    def program(self, sampler: Sampler, per_iteration: int, *, identity: bool = False) -> tuple[Any, tuple[Any, ...]]:
-        """What draws the batches of an iteration, jitted, and its arguments but the last: [first draw, index]."""
+    def drawing(self, sampler: Sampler, per_iteration: int, *, identity: bool = False) -> Drawing:
+        """How the batches of an iteration are drawn, to be traced."""
 
         def draw(known: Any, place: jax.Array, state: Any, request: jax.Array) -> list[Any]:
             first, index = request[0], request[1]
@@ -164,7 +167,7 @@ class Resident:
 
         known = {name: array for name, array in self._known.items() if identity or name != "identity"}
         state = jax.tree.map(self._put, sampler.state)
-        return jax.jit(draw, out_shardings=distributed.batch_sharding(self.mesh)), (known, self._place, state)
+        return Drawing(draw, (known, self._place, state))
 
     def _put(self, value: np.ndarray) -> jax.Array:
         """On every device. Each process puts its own copy there: `jax.device_put` would first compare them all."""

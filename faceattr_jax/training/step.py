@@ -1,17 +1,17 @@
 """The phase executor: one compiled function per phase update, and the schedule that runs them.
 
 On the CPU the schedule is dispatched from the host, because XLA runs convolutions inside a while loop very
-slowly there; on GPU and TPU the repeats are scanned and a whole iteration is one compiled function. The numbers
-are the same either way. State is donated and replicated over the mesh, as are a method's frozen weights, which are an
-argument of every update but no part of the state; batches are sharded along their first axis, so batch statistics are
-those of the global batch.
+slowly there; on GPU and TPU the repeats are scanned and a whole iteration is one compiled function, or several
+iterations are, where their batches are drawn on the devices, too. The numbers are the same either way. State is donated
+and replicated over the mesh, as are a method's frozen weights, which are an argument of every update but no part of the
+state; batches are sharded along their first axis, so batch statistics are those of the global batch.
 """
 
 import dataclasses
 import functools
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,17 @@ from faceattr_jax.nn.precision import computing
 from faceattr_jax.training.state import TrainState, trained_params
 
 Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """How the batches of an iteration are drawn on the devices: `draw(*arguments, [first draw, index])`, traced.
+
+    first draw: the number of the iteration's first one, of which others follow. index: of the stage's cycle.
+    """
+
+    draw: Callable[..., list[Batch]]
+    arguments: tuple[Any, ...]
 
 
 def fold_in(key: jax.Array, *data: str | jax.Array | int) -> jax.Array:
@@ -127,6 +138,9 @@ class Executor:
         }
         self._finish = whole(self._finish_iteration)
         self.iteration = whole(self._scanned_iteration, in_shardings=(everywhere, split, None, everywhere))
+        self.several = jax.jit(
+            self._several_iterations, static_argnums=(0, 1), donate_argnums=2, out_shardings=everywhere
+        )
         self._restart = whole(self._reset_optimizers)
 
     def begin(self, state: TrainState) -> TrainState:
@@ -146,6 +160,16 @@ class Executor:
             state, carry, scalars = self.run_phase(phase, state, batches, carry, iteration)
             metrics.update(scalars)
         return self._finish(state), metrics
+
+    def iterate_several(
+        self, state: TrainState, drawing: Drawing, iteration: int, count: int
+    ) -> tuple[TrainState, Metrics]:
+        """`count` iterations from `iteration` on, with the batches that they draw, in one call; `state` is consumed.
+
+        Returns the new state and the metrics of `iterate` of each, (count,).
+        """
+        first = jax.device_put(np.int32(iteration))
+        return self.several(drawing.draw, count, state, drawing.arguments, first, self.frozen)
 
     def run_phase(
         self, phase: Phase, state: TrainState, batches: Sequence[Batch], carry: Carry, iteration: int
@@ -284,6 +308,15 @@ class Executor:
             if phase.project:
                 state = self._project(phase, state)
         return self._finish_iteration(state), metrics
+
+    def _several_iterations(
+        self, draw: Callable[..., list[Batch]], count: int, state: TrainState, arguments: Any, first: Any, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
+        def body(state: TrainState, iteration: jax.Array) -> tuple[TrainState, Metrics]:
+            request = jnp.stack([iteration * self.draws_per_iteration, iteration % self.stage.cycle])
+            return self._scanned_iteration(state, draw(*arguments, request), iteration, frozen)
+
+        return jax.lax.scan(body, state, first + jnp.arange(count, dtype=jnp.int32))
 
     def _scanned_repeats(
         self,

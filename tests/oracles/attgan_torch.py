@@ -83,6 +83,7 @@ class AttGAN:
             for network, tree in variables["batch_stats"].items()
         }
         self.discriminate_once = self.discriminate
+        self.training = True  # whether batch norm takes the batch's statistics
         if compiled:
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)  # type: ignore[method-assign]
             self.discriminate_once = torch.compile(self.discriminate)
@@ -155,7 +156,7 @@ class AttGAN:
             stats[f"norm{i}/var"],
             params[f"norm{i}/scale"],
             params[f"norm{i}/bias"],
-            training=True,
+            training=self.training,
             momentum=1 - self.config.model.batch_norm_momentum,
             eps=1e-3,
         )
@@ -191,6 +192,21 @@ class AttGAN:
             - values.mean()
         )
 
+    # Inference.
+
+    @torch.inference_mode()
+    def edit(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """`pictures` (B, 3, S, S) with the attributes `labels`, 0/1 (B, n), by the moving averages."""
+        self.training = False
+        try:
+            with self._cast():
+                return self.decode(self.encode(images), labels)
+        finally:
+            self.training = True
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.config.get("dtype") == "bfloat16")
+
     # Training.
 
     def gradients(self, phase: str, batch: Mapping[str, Any], draw: Draw) -> tuple[torch.Tensor, dict[str, Tensors]]:
@@ -200,7 +216,7 @@ class AttGAN:
         parameters = [p for network in networks for p in self.params[network].values()]
         labels = torch.from_numpy(batch["labels"]).to(self.device, self.dtype)
         draw = Draw(draw.targets.to(self.device, self.dtype), draw.alpha.to(self.device, self.dtype))
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.get("dtype") == "bfloat16"):
+        with self._cast():
             loss = loss_of(self.pictures(batch["images"]), labels, draw)
         for parameter in parameters:
             parameter.grad = None

@@ -1,15 +1,17 @@
-"""Seconds of a training iteration of our AttGAN beside those of the PyTorch oracle, on this machine's CPU.
+"""Seconds of our training iteration and inference beside those of the PyTorch oracle, on this machine's CPU.
 
+    faceattr benchmark --against=torch --config=attgan_64
     python -m tests.oracles.benchmark_torch --config=attgan_64 --rounds 7 [--config.model.width=16]
 
-With --device=cuda on one GPU, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16
-is PyTorch's autocast beside our `config.dtype`, and losses are printed instead of compared.
+The first adds them to the rest of the benchmark. The second measures them alone, and AttGAN with --device=cuda on one
+GPU, too, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16 is PyTorch's autocast
+beside our `config.dtype`, and losses are printed instead of compared.
 
-Both start from the same weights, draw the same random numbers and use the same threads. Losses and gradients of both
-phases must agree in double precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are
-printed. The losses of a first iteration must agree, too. Then their iterations (critic updates and a generator update
-on pictures of uint8) take turns. Prints JSON: relative differences, and the medians of the rounds' seconds and of their
-ratios ours / PyTorch.
+Both start from the same weights, draw the same random numbers and use the same threads. What the generators make of the
+same faces must agree; then batches of 1 and 32 take turns. Losses and gradients of all phases must agree in double
+precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are printed. The losses of a
+first iteration must agree, too. Then iterations on pictures of uint8 take turns. Prints JSON: relative differences, and
+the medians of the rounds' seconds and of their ratios ours / PyTorch.
 """
 
 import argparse
@@ -17,8 +19,10 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,115 +31,220 @@ import torch
 from ml_collections import ConfigDict
 
 from faceattr_jax import config as configs
+from faceattr_jax.benchmark import inference
+from faceattr_jax.errors import UserError
 from faceattr_jax.methods import base
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
-from tests.oracles import attgan_torch
+from tests.oracles import attgan_torch, elegant_torch
 
 TOLERANCE = 1e-4  # of losses and of gradients (2-norm over a network) from the same weights, in double precision
 TOLERANCE_UPDATED = 1e-3  # of losses after Adam's first updates, whose signs of tiny gradients may differ
+TOLERANCE_IMAGES = 1e-3  # of what the generators make, in [-1, 1]
+BATCHES = (1, 32)  # of inference
+
+
+class AttGAN:
+    """The oracle of AttGAN: what a batch is to it, and which random numbers it needs of ours."""
+
+    def __init__(self, config: ConfigDict, variables: Any, **options: Any):
+        self.config, self.oracle = config, attgan_torch.AttGAN(config, variables, **options)
+        self.to_torch = partial(attgan_torch.to_torch, config)
+
+    def batch(self, leaf: Callable[[], Any], attribute: int) -> Any:
+        return leaf()
+
+    def gradients(self, phase: str, batch: Any) -> tuple[float, Any]:
+        draw = attgan_torch.our_draw(self.config, phase, 0, 0, batch["labels"])
+        loss, gradients = self.oracle.gradients(phase, batch, draw)
+        return loss.item(), gradients
+
+    def iteration(self, executor: Executor, batches: Sequence[Any]) -> Callable[[], dict[str, float]]:
+        draws = [
+            attgan_torch.our_draw(self.config, update.phase.name, 0, update.repeat, batch["labels"])
+            for update, batch in zip(executor.schedule, batches, strict=True)
+        ]
+        return lambda: self.oracle.iterate(batches, draws)
+
+    def inference(self, images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+        """The edit that `faceattr_jax.benchmark` times, and what makes our layout of it."""
+        faces, targets = self.oracle.pictures(images), torch.from_numpy(1 - labels).to(self.oracle.device)
+        return lambda: self.oracle.edit(faces, targets), lambda made: made.flip(2, 3)
+
+
+class ELEGANT:
+    """The oracle of ELEGANT."""
+
+    def __init__(self, config: ConfigDict, variables: Any, *, device: str = "cpu", compiled: bool = False):
+        if device != "cpu" or compiled or config.get("dtype", "float32") != "float32":
+            raise UserError("the PyTorch implementation of ELEGANT is for the CPU, eager and in float32")
+        self.oracle = elegant_torch.ELEGANT(config, variables)
+        self.to_torch = elegant_torch.to_torch
+
+    def batch(self, leaf: Callable[[], Any], attribute: int) -> Any:
+        pair = {"positive": leaf(), "negative": leaf()}
+        for value, side in ((1, pair["positive"]), (0, pair["negative"])):
+            side["labels"][:, attribute] = value
+        return pair
+
+    def gradients(self, phase: str, batch: Any) -> tuple[float, Any]:
+        return self.oracle.gradients(phase, batch, 0)
+
+    def iteration(self, executor: Executor, batches: Sequence[Any]) -> Callable[[], dict[str, float]]:
+        return lambda: self.oracle.iterate(batches[0], 0)
+
+    def inference(self, images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+        """The swap that `faceattr_jax.benchmark` times, and what makes our layout of it."""
+        faces = self.oracle.faces({"images": images, "labels": labels}).images
+        others = faces.flip(0)
+        return lambda: self.oracle.swap(faces, others, 0), lambda made: made
+
+
+PEERS: dict[str, Any] = {"attgan": AttGAN, "elegant": ELEGANT}
+
+COVERED = {
+    "attgan": {"model.generator_norm": "batch", "model.instance_noise": 0.0, "loss.trace_classification": 0.0},
+    "elegant": {"model.rgb_norm": False},
+}
+"""What a config must have: the oracles are the papers', without our extensions."""
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a config that no oracle covers."""
+    if config.method not in PEERS:
+        raise UserError(f"there is no PyTorch implementation of {config.method}, but of {' and '.join(PEERS)}.")
+    for key, value in COVERED[config.method].items():
+        group, name = key.split(".")
+        if config[group].get(name, value) != value:
+            raise UserError(
+                f"the PyTorch implementation of {config.method} is the paper's: it needs --config.{key}={value}."
+            )
 
 
 def benchmark(
-    spec: str,
-    overrides: dict[str, str],
-    rounds: int,
-    *,
-    device: str = "cpu",
-    mode: str = "eager",
-    precision: str = "float32",
-) -> dict[str, object]:
-    """The measurement as a JSON-able mapping; raises AssertionError where the losses differ."""
+    config: ConfigDict, rounds: int, *, device: str = "cpu", mode: str = "eager", precision: str = "float32"
+) -> dict[str, Any]:
+    """The measurement as a JSON-able mapping; raises AssertionError where images, losses or gradients differ."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # XLA's own choice
-    if precision == "bfloat16":
-        overrides = {**overrides, "dtype": "bfloat16"}
-    elif device != "cpu":
+    exact = config.get("dtype", "float32") == "float32" and precision == "float32"
+    if device != "cpu":
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if precision == "tf32" else "highest")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.benchmark = True
-    config = configs.load(spec, overrides)
     method = base.build(config)
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
     state = jax.jit(lambda: init_state(method, config.seed))()
-    oracle = attgan_torch.AttGAN(config, state.variables, device=device, compiled=mode == "compiled")
-
-    rng = np.random.default_rng(0)
-    size, n = config.image_size, len(config.attributes)
+    peer = PEERS[config.method](config, state.variables, device=device, compiled=mode == "compiled")
+    rng, variables = np.random.default_rng(0), jax.tree.map(jnp.copy, state.inference_variables)
+    inferences = {
+        f"{verb}, batch {count}": row
+        for count in BATCHES
+        for verb, row in [inference_in_turns(method, variables, peer, rng, count, rounds, exact=exact)]
+    }
     batches = [
-        {
-            "images": rng.integers(0, 256, (config.batch_size, size, size, 3), dtype=np.uint8),
-            "labels": rng.integers(0, 2, (config.batch_size, n)).astype(np.float32),
-        }
-        for _ in executor.schedule
-    ]
-    draws = [
-        attgan_torch.our_draw(config, update.phase.name, 0, update.repeat, batch["labels"])
-        for update, batch in zip(executor.schedule, batches, strict=True)
+        peer.batch(partial(_leaf, config, rng, config.batch_size), 0) for _ in range(executor.draws_per_iteration)
     ]
 
     def ours() -> dict[str, float]:
         nonlocal state
         state, metrics = executor.iterate(state, batches, 0)
         jax.block_until_ready(state)
-        return {phase: float(metrics[f"{phase}/{phase}"]) for phase in ("critic", "generator")}
+        return {phase.name: float(metrics[f"{phase.name}/{phase.name}"]) for phase in executor.stage.phases}
 
-    def theirs() -> dict[str, float]:
-        return oracle.iterate(batches, draws)
-
-    differences = compare(executor, state, config) if device == "cpu" and precision == "float32" else {}
+    theirs = peer.iteration(executor, batches)
+    differences = compare(executor, state, peer) if device == "cpu" and exact else {}
     if differences:
         assert max(differences["float64"].values()) < TOLERANCE, differences
     our_losses, their_losses = ours(), theirs()  # compiles, too
     updated = {phase: abs(our_losses[phase] / loss - 1) for phase, loss in their_losses.items()}
-    assert precision != "float32" or max(updated.values()) < TOLERANCE_UPDATED, updated
-    times: dict[str, list[float]] = {"ours": [], "torch": []}
-    for i in range(rounds):
-        pair = [("ours", ours), ("torch", theirs)]
-        for name, iterate in pair if i % 2 == 0 else reversed(pair):
-            start = time.perf_counter()
-            iterate()
-            times[name].append(time.perf_counter() - start)
+    assert not exact or max(updated.values()) < TOLERANCE_UPDATED, updated
     return {
-        "config": spec,
+        "config": config.method,
+        "image_size": config.image_size,
+        "batch_size": config.batch_size,
+        "dtype": config.get("dtype", "float32"),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "mode": mode,
         "precision": precision,
-        "overrides": overrides,
-        "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
         "differences": {**differences, "losses after an iteration": updated},
-        "seconds": times,
-        "ours": statistics.median(times["ours"]),
-        "torch": statistics.median(times["torch"]),
-        "ratio": statistics.median(a / b for a, b in zip(times["ours"], times["torch"], strict=True)),
+        "inference": inferences,
+        "iteration": _in_turns(ours, theirs, rounds),
     }
 
 
-def compare(executor: Executor, state: TrainState, config: ConfigDict) -> dict[str, dict[str, float]]:
+def _leaf(config: ConfigDict, rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+    size = config.image_size
+    return {
+        "images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "labels": rng.integers(0, 2, (count, len(config.attributes))).astype(np.float32),
+    }
+
+
+def _in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Seconds of both, which take turns in going first; medians, and that of the rounds' ratios."""
+    times: dict[str, list[float]] = {"ours": [], "torch": []}
+    for i in range(rounds):
+        pair = [("ours", ours), ("torch", theirs)]
+        for name, run in pair if i % 2 == 0 else reversed(pair):
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["torch"], strict=True))
+    return {**{name: statistics.median(seconds) for name, seconds in times.items()}, "ratio": ratio, "seconds": times}
+
+
+def inference_in_turns(
+    method: Any, variables: Any, peer: Any, rng: np.random.Generator, count: int, rounds: int, *, exact: bool
+) -> tuple[str, dict[str, Any]]:
+    """What the generator is timed at, and its seconds in turn with PyTorch's, once both have made the same images."""
+    leaf = _leaf(method.config, rng, count)
+    found = inference(method, method.config)
+    assert found
+    verb, run = found
+    images, labels = jnp.asarray(leaf["images"], jnp.float32) / 127.5 - 1, jnp.asarray(leaf["labels"])
+    theirs, layout = peer.inference(leaf["images"], leaf["labels"])
+
+    def wait() -> Any:
+        made = theirs()
+        if made.is_cuda:
+            torch.cuda.synchronize()
+        return made
+
+    def ours() -> jax.Array:
+        return jax.block_until_ready(run(variables, images, labels))
+
+    expected = layout(wait()).permute(0, 2, 3, 1).float().cpu().numpy()
+    difference = float(np.abs(np.asarray(ours()) - expected).max())
+    assert not exact or difference < TOLERANCE_IMAGES, difference
+    return verb, {"difference": difference, **_in_turns(ours, wait, rounds)}
+
+
+def compare(executor: Executor, state: TrainState, peer: Any) -> dict[str, dict[str, float]]:
     """Precision -> relative differences of the losses and (in the 2-norm) of each network's gradient."""
-    rng = np.random.default_rng(1)
-    shape = (config.batch_size, config.image_size, config.image_size, 3)
-    batch = {
+    config, rng = executor.method.config, np.random.default_rng(1)
+
+    def leaf() -> dict[str, np.ndarray]:
         # 0 and 255 alone: both sides convert them to -1 and 1 without rounding.
-        "images": 255 * rng.integers(0, 2, shape, dtype=np.uint8),
-        "labels": rng.integers(0, 2, (config.batch_size, len(config.attributes))).astype(np.float32),
-    }
+        found = _leaf(config, rng, config.batch_size)
+        return {**found, "images": np.where(found["images"] > 127, 255, 0).astype(np.uint8)}
+
+    batch = peer.batch(leaf, 0)
     differences: dict[str, dict[str, float]] = {}
     for dtype in ("float64", "float32"):
         found = differences[dtype] = {}
         with jax.enable_x64(dtype == "float64"):
             state = state.replace(variables=jax.tree.map(partial(jnp.asarray, dtype=dtype), state.variables))
-            oracle = attgan_torch.AttGAN(config, state.variables)
+            exact = type(peer)(config, state.variables)
             for phase in executor.stage.phases:
                 where = jnp.zeros(3, jnp.int32)
                 compute = jax.jit(executor.gradients, static_argnums=0)
                 gradients, out = compute(phase, state, batch, {}, where, executor.frozen)
-                draw = attgan_torch.our_draw(config, phase.name, 0, 0, batch["labels"])
-                loss, expected = oracle.gradients(phase.name, batch, draw)
-                found[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss.item() - 1)
+                loss, expected = exact.gradients(phase.name, batch)
+                found[f"{phase.name} loss"] = abs(float(out.losses[phase.name]) / loss - 1)
                 for network, tree in gradients[phase.name].items():
-                    ours = attgan_torch.to_torch(config, tree)
+                    ours = peer.to_torch(tree)
                     theirs = {path: gradient.numpy() for path, gradient in expected[network].items()}
                     squares = sum(np.sum((ours[path] - theirs[path]) ** 2) for path in ours)
                     scale = sum(np.sum(theirs[path] ** 2) for path in ours)
@@ -152,14 +261,19 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"))
     parser.add_argument("--out", type=Path, help="a JSON file, too")
     arguments, rest = parser.parse_known_args()
-    overrides = {}
+    overrides = {"dtype": "bfloat16"} if arguments.precision == "bfloat16" else {}
     for flag in rest:
         key, equals, value = flag.partition("=")
         if not (key.startswith("--config.") and equals):
             parser.error(f"'{flag}' is not of the form --config.key=value")
         overrides[key.removeprefix("--config.")] = value
+    config = configs.load(arguments.config, overrides)
+    try:
+        check(config)
+    except UserError as error:
+        parser.error(str(error))
     options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
-    text = json.dumps(benchmark(arguments.config, overrides, arguments.rounds, **options), indent=2)
+    text = json.dumps(benchmark(config, arguments.rounds, **options), indent=2)
     print(text)
     if arguments.out:
         arguments.out.write_text(text)

@@ -110,13 +110,27 @@ class ELEGANT:
             x = F.leaky_relu(_norm(params, i, x), 0.2)
         return torch.sigmoid(F.linear(x.flatten(1), params["fc/kernel"], params["fc/bias"]))[:, 0]
 
+    # Inference.
+
+    @torch.inference_mode()
+    def swap(self, a: torch.Tensor, b: torch.Tensor, attribute: int) -> torch.Tensor:
+        """Images `a` (B, 3, S, S) with the attribute as those of `b` wear it."""
+        features, part = self.encode(a), self._part(attribute)
+        code = features[-1].clone()
+        code[:, part] = self.encode(b)[-1][:, part]
+        return self.decode(a, features, code)
+
+    def _part(self, attribute: int) -> slice:
+        channels = self.params["encoder"][f"conv{len(self.config.model.encoder) - 1}/bias"].shape[0]
+        step = channels / len(self.config.attributes)
+        return slice(int(np.rint(step * attribute)), int(np.rint(step * (attribute + 1))))
+
     # Losses.
 
     def fakes(self, a: Faces, b: Faces, attribute: int) -> tuple[Faces, Faces, torch.Tensor]:
         """C and D with their labels, and the reconstruction's loss, not weighted."""
         f_a, f_b = self.encode(a.images), self.encode(b.images)
-        step = f_a[-1].shape[1] / len(self.config.attributes)
-        part = slice(int(np.rint(step * attribute)), int(np.rint(step * (attribute + 1))))
+        part = self._part(attribute)
         z_c, z_d = f_a[-1].clone(), f_b[-1].clone()
         z_c[:, part], z_d[:, part] = f_b[-1][:, part], f_a[-1][:, part]
         y_c, y_d = a.labels.clone(), b.labels.clone()

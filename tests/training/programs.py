@@ -38,11 +38,15 @@ def state(method: Any) -> TrainState:
     return jax.eval_shape(lambda: init_state(method, 0))
 
 
+def sampler(method: Any, stage: Stage, pictures: int = 64) -> Any:
+    """The stage's sampler of so many pictures."""
+    labels = np.random.default_rng(0).integers(0, 2, (pictures, len(method.attributes)))
+    return stage.sampler(jax.random.key(0), np.arange(pictures), labels, method.config.batch_size)
+
+
 def batch(method: Any, stage: Stage) -> Any:
     """A batch of the stage's sampler."""
     config = method.config
-    labels = np.random.default_rng(0).integers(0, 2, (64, len(method.attributes)))
-    sampler = stage.sampler(jax.random.key(0), np.arange(64), labels, config.batch_size)
 
     def leaf(rows: Any) -> dict[str, Any]:
         images = (*rows.shape, config.image_size, config.image_size, 3)
@@ -51,7 +55,7 @@ def batch(method: Any, stage: Stage) -> Any:
             "labels": jax.ShapeDtypeStruct((*rows.shape, len(method.attributes)), jnp.float32),
         }
 
-    return jax.tree.map(leaf, jax.eval_shape(sampler, jnp.int32(0), jnp.int32(0)))
+    return jax.tree.map(leaf, jax.eval_shape(sampler(method, stage), jnp.int32(0), jnp.int32(0)))
 
 
 def updates(

@@ -67,6 +67,36 @@ def test_a_scanned_run_killed_and_resumed(faces, tmp_path, monkeypatch):
     killed_and_resumed(monkeypatch, runs.classifier(faces, **few), tmp_path)
 
 
+def test_several_iterations_in_a_call(faces, tmp_path, monkeypatch):
+    """Checkpoints and the last step end a call, a signal waits for the end of one; each iteration is logged."""
+    few = {"model__widths": (4,), "train__evaluate_every": 0, "train__iterations": 10, "train__checkpoint_every": 5}
+    few |= {"data__resident": "on", "train__keep": 9}
+    several, executor, counts = Executor.iterate_several, loop.Executor, []
+    monkeypatch.setattr(loop, "Executor", lambda *which, **settings: executor(*which, **{**settings, "scan": True}))
+    one = loop.train(runs.classifier(faces, **few, train__per_call=1), tmp_path / "one")
+
+    def counting(self, state, drawing, iteration, count):
+        counts.append(count)
+        if len(counts) == 7:  # the first call of the run that is stopped
+            os.kill(os.getpid(), signal.SIGTERM)
+        return several(self, state, drawing, iteration, count)
+
+    monkeypatch.setattr(Executor, "iterate_several", counting)
+    config = runs.classifier(faces, **few, train__per_call=3)
+    whole = loop.train(config, tmp_path / "whole")
+    assert counts == [3, 1, 1, 3, 1, 1]
+    same(one, whole)
+
+    assert int(loop.train(config, tmp_path / "parts").step) == 3
+    same(whole, loop.train(config, tmp_path / "parts"))
+    assert counts[6:] == [3, 1, 1, 3, 1, 1]
+    names = [sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("one", "whole", "parts")]
+    assert names == [["10", "5"], ["10", "5"], ["10", "3", "5"]]
+    rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("one", "whole", "parts")]
+    assert rows[0] == rows[1] == rows[2]
+    assert {int(row.split(",")[0]) for row in rows[0].splitlines()[1:]} == {*range(1, 11)}
+
+
 def test_resuming_says_from_which_step(faces, tmp_path, caplog, monkeypatch):
     kill_at(monkeypatch, 5)
     with pytest.raises(Killed):

@@ -14,38 +14,41 @@ import numpy as np
 import pytest
 
 from tests import runs
+from tests.conftest import FLAGS
 
 pytestmark = pytest.mark.slow
 DEADLINE = 900  # seconds, for the slowest machine
 
 
-def train(faces: Path, workdir: Path, iterations: int, *cluster: str, devices: int = 2) -> "subprocess.Popen[str]":
+def train(faces: Path, workdir: Path, iterations: int, *more: str, devices: int = 2) -> "subprocess.Popen[str]":
     command = [
         sys.executable, "-m", "faceattr_jax.cli", "train", "--config=attgan_quickstart", f"--workdir={workdir}",
         f"--config.data.path={faces}", f"--config.attributes={','.join(runs.ATTRIBUTES)}", "--config.crop=none",
         "--config.batch_size=8", "--config.model.width=2", "--config.critic_updates=1", "--config.train.log_every=1",
         f"--config.train.iterations={iterations}", "--config.train.checkpoint_every=4", "--config.evaluation.images=8",
-        *cluster,
+        *more,
     ]  # fmt: skip
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    flags = " ".join([f"--xla_force_host_platform_device_count={devices}", *(f for f in FLAGS if "_device_" not in f)])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 @contextlib.contextmanager
-def pair(faces: Path, workdir: Path, iterations: int) -> "Iterator[list[subprocess.Popen[str]]]":
+def pair(faces: Path, workdir: Path, iterations: int, *more: str) -> "Iterator[list[subprocess.Popen[str]]]":
     """Two processes, killed in the end if they still run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    cluster = [f"--coordinator={address}", "--processes=2"]
+    cluster = [f"--coordinator={address}", "--processes=2", *more]
     both = [train(faces, workdir, iterations, *cluster, f"--process={process}") for process in range(2)]
     try:
         yield both
     finally:
         for process in both:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stderr:
+                process.stderr.close()
 
 
 def finish(*processes: "subprocess.Popen[str]", code: int = 0) -> None:
@@ -73,14 +76,18 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
     return {(int(step), name): float(value) for step, name, value in rows}
 
 
-def test_sigterm_to_one_saves_what_one_process_restores(faces, tmp_path):
-    with pair(faces, tmp_path, 100_000) as both:
+SEVERAL = ("--config.data.resident=on", "--config.data.shards=4", "--config.train.per_call=2")
+
+
+@pytest.mark.parametrize("more", [(), SEVERAL], ids=["one-a-call", "two-a-call"])
+def test_sigterm_to_one_saves_what_one_process_restores(faces, tmp_path, more):
+    with pair(faces, tmp_path, 100_000, *more) as both:
         until_saved(tmp_path, both)
         both[1].send_signal(signal.SIGTERM)
         finish(*both, code=75)
     last = steps(tmp_path)[-1]
     # As many devices, of one process; then the metrics have every step once.
-    finish(train(faces, tmp_path, last + 2, devices=4))
+    finish(train(faces, tmp_path, last + 2, *more, devices=4))
     assert steps(tmp_path)[-1] == last + 2
     assert [step for step, name in losses(tmp_path) if name == "generator/reconstruction"] == [*range(1, last + 3)]
 

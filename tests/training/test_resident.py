@@ -94,17 +94,18 @@ def test_one_device_and_eight_draw_the_same_and_no_image_crosses():
         for leaf in jax.tree.leaves(b):
             assert leaf.sharding == distributed.batch_sharding(eight.mesh)
     # Each device holds its own eighth and takes its part of a batch from there.
-    program, arguments = eight.program(sampler, 2)
-    images = arguments[0]["images"]
+    drawing = eight.drawing(sampler, 2)
+    images = drawing.arguments[0]["images"]
     assert [len(shard.data) for shard in images.addressable_shards] == [-(-len(INDICES) // 8)] * 8
-    compiled = program.lower(*arguments, jax.ShapeDtypeStruct((2,), np.int32)).compile()
+    program = jax.jit(drawing.draw, out_shardings=distributed.batch_sharding(eight.mesh))
+    compiled = program.lower(*drawing.arguments, jax.ShapeDtypeStruct((2,), np.int32)).compile()
     assert traffic.collectives(compiled.as_text()) == []
 
 
 def test_devices_that_do_not_divide_the_shards_hold_everything():
     pictures = held(3, shards=8)
-    _, arguments = pictures.program(dealt("uniform", 8), 1)
-    assert {len(shard.data) for shard in arguments[0]["images"].addressable_shards} == {len(INDICES)}
+    images = pictures.drawing(dealt("uniform", 8), 1).arguments[0]["images"]
+    assert {len(shard.data) for shard in images.addressable_shards} == {len(INDICES)}
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -123,6 +124,33 @@ def test_the_step_number_alone_crosses_to_the_device(scan):
             state, metrics = executor.iterate(state, drawn, iteration)
     assert int(state.step) == stage.iterations
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_several_iterations_in_one_call():
+    """Equal to one at a time on the host's batches, and nothing at all crosses but the number of the first one."""
+    method = dummies.elegant(attributes=2)
+    stage, mesh, sampler = method.stages[0], distributed.mesh(), dealt("pairs", 8)
+    host = pipeline.Pipeline(FACES, ["Young", "Male"], sampler)
+
+    def beginning():
+        return jax.jit(lambda: init_state(method, 0), out_shardings=distributed.replicated(mesh))()
+
+    one = Executor(method, stage, seed=0, mesh=mesh, flip=True)
+    expected, rows = beginning(), []
+    for iteration, request in enumerate(draws(stage, 0)):
+        expected, metrics = one.iterate(expected, [host.batch(*request)], iteration)
+        rows.append(metrics)
+
+    many = Executor(method, stage, seed=0, mesh=mesh, flip=True, scan=True)
+    drawing = held(8, shards=8).drawing(sampler, many.draws_per_iteration)
+    state, first = many.iterate_several(beginning(), drawing, 0, 3)  # compiles
+    number = jax.device_put(np.int32(3), distributed.replicated(mesh))
+    with jax.transfer_guard_host_to_device("disallow_explicit"):
+        state, second = many.several(drawing.draw, 3, state, drawing.arguments, number, many.frozen)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), expected, state)
+    for name in rows[0]:
+        found = np.concatenate([first[name], second[name]])
+        np.testing.assert_allclose(found, [row[name] for row in rows], rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_is_the_same_from_either_memory_killed_or_not(faces, tmp_path, monkeypatch):
@@ -166,6 +194,29 @@ def test_what_is_chosen_and_why(data, mesh, on_device, reason):
     assert re.search(reason, choice.reason)
 
 
+ON, OFF = resident.Choice(True, "They fit."), resident.Choice(False, "They do not fit.")
+
+
+@pytest.mark.parametrize(
+    ("backend", "where", "train", "many"),
+    [
+        ("gpu", ON, {"checkpoint_every": 1000, "evaluate_every": 2000}, 10),
+        ("gpu", ON, {"checkpoint_every": 1000, "evaluate_every": 12}, 4),
+        ("gpu", ON, {"checkpoint_every": 1000, "evaluate_every": 0}, 10),
+        ("gpu", ON, {"checkpoint_every": 7}, 7),
+        ("gpu", ON, {"per_call": 3}, 3),
+        ("gpu", OFF, {}, 1),
+        ("cpu", ON, {}, 1),
+        ("cpu", ON, {"per_call": 3}, 3),
+    ],
+)
+def test_how_many_iterations_one_call_has(backend, where, train, many, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = settings()
+    config.train.update(train)
+    assert loop.per_call(config, where) == many
+
+
 def test_processes_choose_by_the_least_of_their_devices(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(resident.multihost_utils, "process_allgather", lambda own: np.array([own, own / 2]))
@@ -177,3 +228,11 @@ def test_what_cannot_be_is_refused():
         resident.choose(settings(resident="on"), GIB, mesh_of("gpu", 0.5))
     with pytest.raises(UserError, match=r"data\.resident is 'yes'; it can be auto, on, off"):
         resident.choose(settings(resident="yes"), GIB, mesh_of("gpu", 80))
+    config = settings()
+    for many, where, reason in (
+        (2, OFF, "draw from device memory. They do not fit."),
+        (-1, ON, "is -1; it is a number"),
+    ):
+        config.train.per_call = many
+        with pytest.raises(UserError, match=reason):
+            loop.per_call(config, where)
