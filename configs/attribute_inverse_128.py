@@ -68,6 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # The paper is silent on the optimizer, too: Adam with the 2e-4, 0.5 and 0.999 of `base`, and 20 epochs before 10
     # of decay.
     config.batch_size = 16
+    config.pretrain = ConfigDict({"iterations": 0})
     config.train.iterations = 30 * EPOCH
     config.optimizer.schedule = ("linear", 20 * EPOCH, 30 * EPOCH)
     config.train.evaluate_every = EPOCH
@@ -85,6 +86,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.instance_noise = 0.05
         config.optimizer.learning_rate = 4e-4
         config.ema = 0.999
+        config.pretrain.iterations = 500
         config.train.iterations = 4_000
         config.optimizer.schedule = ("linear", 2_000, 4_000)
         config.train.checkpoint_every = 500

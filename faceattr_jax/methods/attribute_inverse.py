@@ -77,7 +77,11 @@ class AttributeInverse(FromConfig):
             Phase("discriminator", ("discriminator",), self.discriminator_objective),
             Phase("generator", ("generator",), self.generator_objective),
         )
-        return (Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler]),)
+        train = Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler])
+        if not self.config.pretrain.iterations:
+            return (train,)
+        copy = Phase("copy", ("generator",), self.copy_objective)
+        return (Stage("pretrain", self.config.pretrain.iterations, (copy,), train.sampler), train)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         images = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
@@ -129,6 +133,11 @@ class AttributeInverse(FromConfig):
             },
             metrics={"adversarial": adversarial, "classification": classification},
         )
+
+    def copy_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
+        """Not the paper's: min over G of |G(x) - x|, so that inversion starts from a G that changes nothing."""
+        reconstruction = losses.l1(self.invert(variables, batch["images"]), batch["images"])
+        return Out(losses={"generator": reconstruction}, metrics={"reconstruction": reconstruction})
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """min over G of L_adv + l1 L_cls_fake + l2 L_rec + l3 L_fm (eq. 6)."""
