@@ -28,7 +28,7 @@ EPOCH = 162_770 // 16  # iterations for as many pictures as CelebA's training sp
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, ("synthetic",))
+    check_variant(variant, ("synthetic", "mini"))
     config = base()
     config.method = "attribute_inverse"
     config.attributes = ("Eyeglasses",)
@@ -75,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluation.validator = "validation.edits"
     # One attribute has no untouched ones to weigh its accuracy against, so the last checkpoint is the run's.
     config.evaluation.best = ""
-    if variant == "synthetic":
+    if variant:
         config.image_size = 64
         config.model.width = 16
         config.model.generator = (2, 2, 4, 8, 8, 8)  # a quarter of 16 maps would be too little of the picture
@@ -91,4 +91,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.schedule = ("linear", 2_000, 4_000)
         config.train.checkpoint_every = 500
         config.train.evaluate_every = 1_000
+    if variant == "mini":
+        config.crop = "vaegan148"  # of the judge classifier_64:mini
     return config
