@@ -77,11 +77,7 @@ class AttributeInverse(FromConfig):
             Phase("discriminator", ("discriminator",), self.discriminator_objective),
             Phase("generator", ("generator",), self.generator_objective),
         )
-        train = Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler])
-        if not self.config.pretrain.iterations:
-            return (train,)
-        copy = Phase("copy", ("generator",), self.copy_objective)
-        return (Stage("pretrain", self.config.pretrain.iterations, (copy,), train.sampler), train)
+        return (Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler]),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         images = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
@@ -134,13 +130,8 @@ class AttributeInverse(FromConfig):
             metrics={"adversarial": adversarial, "classification": classification},
         )
 
-    def copy_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """Not the paper's: min over G of |G(x) - x|, so that inversion starts from a G that changes nothing."""
-        reconstruction = losses.l1(self.invert(variables, batch["images"]), batch["images"])
-        return Out(losses={"generator": reconstruction}, metrics={"reconstruction": reconstruction})
-
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over G of L_adv + l1 L_cls_fake + l2 L_rec + l3 L_fm (eq. 6)."""
+        """min over G of L_adv + l1 L_cls_fake + l2 L_rec + l3 L_fm (eq. 6), and what the config adds to it."""
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
         fake = self.invert(variables, images)
@@ -149,6 +140,7 @@ class AttributeInverse(FromConfig):
         adversarial = ADVERSARIAL[weights.adversarial](patches)
         classification = losses.sigmoid_cross_entropy(logits, 1.0 - labels)
         reconstruction = losses.l1(back, images)
+        change = losses.l1(fake, images)
         matching = losses.feature_matching(
             self._discriminate(variables, images)[2],
             self._discriminate(variables, back)[2],
@@ -160,12 +152,14 @@ class AttributeInverse(FromConfig):
                 + weights.generator_classification * classification
                 + weights.reconstruction * reconstruction
                 + weights.feature_matching * matching
+                + weights.change * change
             },
             metrics={
                 "adversarial": adversarial,
                 "classification": classification,
                 "reconstruction": reconstruction,
                 "feature_matching": matching,
+                "change": change,
             },
         )
 
