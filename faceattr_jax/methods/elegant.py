@@ -341,34 +341,31 @@ class ELEGANT(FromConfig):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
-        if self.config.loss.exchange_back:
-            metrics["exchange_back"] = 2.0 * losses.l1(self._exchanged_back(variables, fakes, ctx), pair.images)
-            loss = loss + self.config.loss.exchange_back * metrics["exchange_back"]
+        if self.config.loss.swap_back:
+            metrics["swap_back"] = 2.0 * losses.l1(self._swapped_back(variables, pair, fakes, ctx), pair.images)
+            loss = loss + self.config.loss.swap_back * metrics["swap_back"]
         return Out(losses={"generator": loss}, metrics=metrics)
 
-    def _exchanged_back(self, variables: Variables, fakes: jax.Array, ctx: Ctx) -> jax.Array:
-        """C and D with the attribute exchanged once more, which should be A and B.
+    def _swapped_back(self, variables: Variables, pair: "_Pair", fakes: jax.Array, ctx: Ctx) -> jax.Array:
+        """C and D with the attribute from A and B again, which should be A and B.
 
-        Not the paper's: D has to show B's lack of the attribute, and C the very style of A's, or A cannot be had back.
-        The noise is against styles that are hidden where nobody sees them.
+        Not the paper's: it asks nowhere for the reference's own style, as residuals of 0 reconstruct whatever the codes
+        hold. The noise is against styles that are hidden in C where nobody sees them.
         """
-        noisy = instance_noise(ctx.key, fakes, self.config.model.instance_noise)
-        features = self.encode(variables, noisy)
-        return self.decode(variables, fakes, features, self._exchanged(features[-1], ctx.index))
+        features = self.encode(variables, instance_noise(ctx.key, fakes, self.config.model.instance_noise))
+        chosen = self.channels(jnp.arange(len(self.attributes)) == ctx.index)
+        return self.decode(variables, fakes, features, exchange(features[-1], pair.features[-1], chosen)[0])
 
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
         a, b = batch["positive"], batch["negative"]
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
-        exchanged_labels = exchange(a["labels"], b["labels"], jnp.arange(len(self.attributes)) == index)
-        exchanged = self._exchanged(features[-1], index)
-        return _Pair(images, labels, features, exchanged, interleave(*exchanged_labels))
-
-    def _exchanged(self, codes: jax.Array, index: jax.Array) -> jax.Array:
-        """The codes of pairs, alternating, with the part of attribute `index` exchanged within each pair."""
-        own, other = separate(codes)
-        return interleave(*exchange(own, other, self.channels(jnp.arange(len(self.attributes)) == index)))
+        chosen = jnp.arange(len(self.attributes)) == index
+        own, other = separate(features[-1])
+        exchanged = exchange(own, other, self.channels(chosen))
+        exchanged_labels = exchange(a["labels"], b["labels"], chosen)
+        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
