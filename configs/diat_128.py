@@ -29,7 +29,7 @@ EPOCH = 10_000 // 50  # iterations for as many faces as the source set has
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, ("diat1", "tv", "synthetic"))
+    check_variant(variant, ("diat1", "tv", "synthetic", "mini"))
     config = common()
     config.task = "transfer"
     config.attributes = ("Eyeglasses",)
@@ -48,11 +48,14 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "tv":
         config.loss.smoothness = "tv"
         config.loss.threshold = 250.0  # the paper is silent; the mean of 400 of CelebA's pictures
-    if variant == "synthetic":
-        synthetic(config)
+    if variant in ("synthetic", "mini"):
+        small(config)
         config.data.exclude = ()
-        config.loss.share = 0.1  # the mean share of the region of eyeglasses on training faces
         config.model.mask = (16, 32, 32, 32)
+    if variant == "synthetic":
+        config.loss.share = 0.1  # the mean share of the region of eyeglasses on training faces
+    if variant == "mini":
+        config.crop = "vaegan148"  # of the judge classifier_64:mini and the recogniser recognizer_64:mini
     return config
 
 
@@ -118,7 +121,7 @@ def common() -> ConfigDict:
     return config
 
 
-def synthetic(config: ConfigDict) -> None:
+def small(config: ConfigDict) -> None:
     """64 px, narrow, few iterations."""
     config.image_size = 64
     config.face.network = "recognizer"

@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.perceptual = 0.0  # eq. 20 has no such term, though the text takes away the mask's alone
     config.evaluation.validator = "validation.restorations"
     if variant.endswith("synthetic"):
-        diat_128.synthetic(config)
+        diat_128.small(config)
     if variant.startswith("unet"):
         config.task = "unet"
         # The paper is silent: as many updates of T as DIAT has for something else than smoothness.

@@ -23,13 +23,15 @@ from faceattr_jax.configs.elegant_256 import VARIANTS, common
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, (*VARIANTS, "synthetic"))
-    config = common("released" if variant == "synthetic" else variant)
+    small = variant in ("synthetic", "mini")
+    check_variant(variant, (*VARIANTS, "synthetic", "mini"))
+    config = common("released" if small else variant)
     config.image_size = 128
-    if variant == "synthetic":
+    if small:
         config.attributes = ("Eyeglasses", "Bangs")
         config.image_size = 64
-        config.crop = "center178"  # how faces are drawn
+        # How faces are drawn; of the judge classifier_64:mini.
+        config.crop = "center178" if variant == "synthetic" else "vaegan148"
         config.flip = True
         config.batch_size = 8
         config.ema = 0.999

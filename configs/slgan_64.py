@@ -29,7 +29,7 @@ ATTRIBUTES = (
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, ("synthetic",))
+    check_variant(variant, ("synthetic", "mini"))
     config = base()
     config.method = "slgan"
     config.attributes = ATTRIBUTES
@@ -64,9 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.evaluate_every = EPOCH
     config.evaluation.validator = "validation.edits"
     config.evaluation.best = "score"
-    if variant == "synthetic":
-        config.attributes = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Male", "Pale_Skin")
-        config.crop = "center178"
+    if variant:
         config.model.width = 16
         config.model.latents = 32
         config.loss.decoder_pixels = 0.01
@@ -76,4 +74,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.iterations = 2_500
         config.optimizer.schedule = ("linear", 1_200, 2_500)
         config.train.checkpoint_every = 500
+    if variant == "synthetic":
+        config.attributes = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Male", "Pale_Skin")
+        config.crop = "center178"
     return config

@@ -131,7 +131,7 @@ class AttributeInverse(FromConfig):
         )
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over G of L_adv + l1 L_cls_fake + l2 L_rec + l3 L_fm (eq. 6)."""
+        """min over G of L_adv + l1 L_cls_fake + l2 L_rec + l3 L_fm (eq. 6), and what the config adds to it."""
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
         fake = self.invert(variables, images)
@@ -140,6 +140,7 @@ class AttributeInverse(FromConfig):
         adversarial = ADVERSARIAL[weights.adversarial](patches)
         classification = losses.sigmoid_cross_entropy(logits, 1.0 - labels)
         reconstruction = losses.l1(back, images)
+        change = losses.l1(fake, images)
         matching = losses.feature_matching(
             self._discriminate(variables, images)[2],
             self._discriminate(variables, back)[2],
@@ -151,12 +152,14 @@ class AttributeInverse(FromConfig):
                 + weights.generator_classification * classification
                 + weights.reconstruction * reconstruction
                 + weights.feature_matching * matching
+                + weights.change * change
             },
             metrics={
                 "adversarial": adversarial,
                 "classification": classification,
                 "reconstruction": reconstruction,
                 "feature_matching": matching,
+                "change": change,
             },
         )
 

@@ -155,13 +155,13 @@ def test_schedule():
 
 WEIGHTS = {
     "loss.generator_classification": "2.0", "loss.reconstruction": "3.0", "loss.feature_matching": "5.0",
-    "loss.discriminator_classification": "7.0",
+    "loss.discriminator_classification": "7.0", "loss.change": "11.0",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("adversarial", ["saturating", "nonsaturating"])
 @pytest.mark.parametrize("per", ["element", "pixel"])
-def test_the_generators_loss_is_eq_6(adversarial, per):
+def test_the_generators_loss_is_eq_6_and_the_change(adversarial, per):
     method = tiny(**WEIGHTS, **{"loss.adversarial": adversarial, "loss.feature_matching_per": per})
     data = float_batch()
     out = quick(method.generator_objective)(variables(), data, {}, CTX)
@@ -171,6 +171,7 @@ def test_the_generators_loss_is_eq_6(adversarial, per):
         "adversarial": np.mean(np.log(1 - real)) if adversarial == "saturating" else -np.mean(np.log(real)),
         "classification": -np.mean(other * np.log(sigmoid(logits)) + (1 - other) * np.log(1 - sigmoid(logits))),
         "reconstruction": np.mean(np.abs(data["images"] - inverted()[1])),
+        "change": np.mean(np.abs(data["images"] - inverted()[0])),
         "feature_matching": sum(
             np.abs(a - b).sum() / (len(a) * (a[0].size if per == "element" else a[0, ..., 0].size))
             for a, b in zip(judged("x")[2], judged("G(G(x))")[2], strict=True)
@@ -179,8 +180,9 @@ def test_the_generators_loss_is_eq_6(adversarial, per):
     assert len(judged("x")[2]) == 3
     for name, expected in terms.items():
         np.testing.assert_allclose(out.metrics[name], expected, rtol=1e-4, err_msg=name)
-    expected = terms["adversarial"] + 2 * terms["classification"] + 3 * terms["reconstruction"]
-    np.testing.assert_allclose(out.losses["generator"], expected + 5 * terms["feature_matching"], rtol=1e-4)
+    weights = {"adversarial": 1, "classification": 2, "reconstruction": 3, "feature_matching": 5, "change": 11}
+    total = sum(weight * terms[name] for name, weight in weights.items())
+    np.testing.assert_allclose(out.losses["generator"], total, rtol=1e-4)
 
 
 def test_the_discriminators_loss_is_eq_7():
