@@ -23,7 +23,7 @@ from PIL import Image
 from faceattr_jax import photo, photos
 from faceattr_jax.attributes import CONFLICTS, parse
 from faceattr_jax.data import align
-from faceattr_jax.data.images import rgb, to_uint8
+from faceattr_jax.data.images import rgb, to_float, to_uint8
 from faceattr_jax.data.synthetic import PER_PERSON, SIZES, SyntheticSource
 from faceattr_jax.editor import Editor
 from faceattr_jax.errors import UserError
@@ -196,7 +196,7 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
     plain, edited = (
         np.asarray(editor.edit(face, edits, strength=s, source=source)) for s in (np.zeros_like(each), each)
     )
-    return edited, _added(plain, edited)
+    return edited, photo.difference(to_float(face), plain, edited)
 
 
 def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequence[str], step: float) -> Edit:
@@ -204,11 +204,7 @@ def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequ
     if not names:
         raise UserError("choose at least one attribute to take over.")
     plain, edited = np.asarray(editor.linear(face, reference, names, [0.0, step]))
-    return edited, _added(plain, edited)
-
-
-def _added(plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
-    return 127.5 * (edited.clip(-1, 1) - plain.clip(-1, 1))  # as in `photos.edit_photo`
+    return edited, photo.difference(to_float(face), plain, edited)
 
 
 def generated(editor: Editor, names: Sequence[str], count: int, seed: int) -> list[np.ndarray]:
