@@ -10,8 +10,9 @@ removal .763, gender .684, age .702; same person by OpenFace .912, .903 and .872
 again, 33.27 dB. Cost at paper size: 3,200 iterations of three updates on 100 images, and 6,000 of 31 passes on 50.
 
 Variants: ``:diat1`` takes the perceptual loss on layers of the frozen face network instead of D's (for another one than
-VGG-Face give `--config.loss.perceptual_layers`); ``:tv`` has total variation in the denoiser's place. ``:synthetic`` is
-for drawn faces at 64 px, on two cores; with its recogniser and its judge:
+VGG-Face give `--config.loss.perceptual_layers`); ``:tv`` has total variation in the denoiser's place. For two cores, at
+64 px: ``:mini`` for a small CelebA and a run of recognizer_64:mini, and ``:synthetic`` for drawn faces; with its
+recogniser and its judge:
 
     faceattr train --config=recognizer_64:synthetic --workdir=runs/recognizer_synthetic
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
