@@ -17,8 +17,8 @@ cores beside other work. With its judge:
     faceattr evaluate --workdir=runs/inverse_synthetic --judge=runs/judge_64 --images=500
 
 Seed 0 on 500 test faces: glasses come and go on all but .005 of them, cyclic PSNR 27.5, region error ratio .770 (floor
-.169): pixels are noisy. Without `loss.change` (another network, other rates) hair and backgrounds changed their hue, which
-the second pass undid, and that ratio was .924.
+.169): pixels are noisy. Without `loss.change` (another network, other rates) hair and backgrounds changed their hue,
+which the second pass undid, and that ratio was .924.
 """
 
 from ml_collections import ConfigDict
