@@ -274,7 +274,7 @@ def test_what_cannot_be_exported(models, faces, tmp_path, monkeypatch, capsys):
         export.function(denoiser, "edit")
     assert cli.main(["export", str(models["slgan"]), "x", "--to=safetensors", "--function=edit"]) == 2
     assert "safetensors files hold all of a model" in capsys.readouterr().err
-    assert cli.main(["export", str(models["slgan"]), "x", "--to=onnx", "--function=generat"]) == 2
+    assert cli.main(["export", str(models["slgan"]), "x", "--to=stablehlo", "--function=generat"]) == 2
     assert "no function 'generat' (did you mean 'generate'?); it has edit, classify, gen" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match=r"needs the package jax2onnx; install it with: pip install .*\[export\]"):
