@@ -20,6 +20,10 @@ recogniser and its judge:
     faceattr train --config=diat_128:synthetic --workdir=runs/diat_synthetic \
         --config.face.path=runs/recognizer_synthetic
     faceattr evaluate --workdir=runs/diat_synthetic --judge=runs/judge_64 --images=500
+
+Seed 0, 21 minutes beside other work: the judge sees no glasses on .985 of 203 test faces that wear them, but they leave
+a glow, and M covers .18 of the picture for .10: region error ratio 1.08 (floor .04), mask IoU .33 (best constant mask
+.89, as drawn glasses hardly move).
 """
 
 from ml_collections import ConfigDict
@@ -133,8 +137,13 @@ def small(config: ConfigDict) -> None:
     config.model.denoiser = (16, 16, 16)
     config.loss.threshold = 4.0  # as much a pixel as at 128 px
     config.batch_size = 16
-    config.optimizer.learning_rate = 5e-4
-    config.pretrain.iterations = 500
+    config.ema = 0.99
+    # Clipped weights learn too slowly for so few iterations, of which there are more with fewer updates in each.
+    config.loss.adversarial = "penalty"
+    config.steps = ConfigDict({"discriminator": 4, "transfer": 4, "smoothing": 2})
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.schedule = ("linear", 700, 1_300)
+    config.pretrain.iterations = 300
     config.train.iterations = 1_000
     config.train.log_every = 10
     config.train.checkpoint_every = 100
