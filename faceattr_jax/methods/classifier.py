@@ -6,6 +6,7 @@ in their repository: pairs of 3x3 convolutions with batch norm, a pooling after 
 (Rudd, Gunther and Boult 2016).
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +59,8 @@ class Hidden(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Dense(self.attributes, name="logits")(x)
 
-    def maps(self, images: jax.Array, train: bool) -> jax.Array:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def maps(self, images: jax.Array, train: bool) -> jax.Array: ...
 
 
 class Classifier(Hidden):

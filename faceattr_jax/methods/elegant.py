@@ -38,7 +38,7 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, instance_noise, interleave, mean_pool, separate, tile
+from faceattr_jax.nn.blocks import LEAK, interleave, mean_pool, separate, tile
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 from faceattr_jax.nn.precision import Dense, full
 
@@ -341,20 +341,7 @@ class ELEGANT(FromConfig):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
-        if self.config.loss.swap_back:
-            metrics["swap_back"] = 2.0 * losses.l1(self._swapped_back(variables, pair, fakes, ctx), pair.images)
-            loss = loss + self.config.loss.swap_back * metrics["swap_back"]
         return Out(losses={"generator": loss}, metrics=metrics)
-
-    def _swapped_back(self, variables: Variables, pair: "_Pair", fakes: jax.Array, ctx: Ctx) -> jax.Array:
-        """C and D with the attribute from A and B again, which should be A and B.
-
-        Not the paper's: it asks nowhere for the reference's own style, as residuals of 0 reconstruct whatever the codes
-        hold. The noise is against styles that are hidden in C where nobody sees them.
-        """
-        features = self.encode(variables, instance_noise(ctx.key, fakes, self.config.model.instance_noise))
-        chosen = self.channels(jnp.arange(len(self.attributes)) == ctx.index)
-        return self.decode(variables, fakes, features, exchange(features[-1], pair.features[-1], chosen)[0])
 
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""

@@ -287,23 +287,6 @@ def test_losses_are_the_papers_sums():
     )
     np.testing.assert_allclose(out.losses["generator"], l1 + sum(g_losses), rtol=1e-4)
 
-    # C and D with the attribute from A and B again.
-    back = tiny(**{"loss.swap_back": "7.0"})
-    f_c, f_d = encode(variables, c), encode(variables, d)
-    again = (
-        decode(variables, c, f_c, np.where(part, f_a[-1], f_c[-1])),
-        decode(variables, d, f_d, np.where(part, f_b[-1], f_d[-1])),
-    )
-    left = sum(np.mean(np.abs(x - y["images"])) for x, y in zip(again, (a, b), strict=True))
-    out = quick(back.generator_objective)(variables, data, {}, ctx())
-    np.testing.assert_allclose(out.metrics["swap_back"], left, rtol=1e-4)
-    expected = 5 * mse + g_losses[0] + 0.5 * g_losses[1] + 7 * left
-    np.testing.assert_allclose(out.losses["generator"], expected, rtol=1e-4)
-    noisy = tiny(**{"loss.swap_back": "7.0", "model.instance_noise": "0.3"})
-    noised = quick(noisy.generator_objective)(variables, data, {}, ctx())
-    assert abs(noised.metrics["swap_back"] - left) > 1e-3 * left
-    assert noised.metrics["discriminator1"] == out.metrics["discriminator1"]
-
 
 @pytest.mark.parametrize(
     ("number", "trained"), [(0, {"discriminator1", "discriminator2"}), (1, {"encoder", "decoder"})]
