@@ -336,7 +336,8 @@ def table(found: dict[str, Any]) -> str:
             "seconds here and of PyTorch, one thread for each core, and the median of their ratios",
             *(
                 f"  {name:32}{row['ours']:10.4f}{row['torch']:10.4f}{row['ratio']:8.2f}"
-                for name, row in {"iteration": peer["iteration"], **peer["inference"]}.items()
+                for name, row in {"iteration": peer.get("iteration"), **peer["inference"]}.items()
+                if row
             ),
         ]
     if moved:

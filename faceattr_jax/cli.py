@@ -468,7 +468,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     benchmark.add_argument(
         "--against", choices=("torch",),
-        help="the ratio to a PyTorch implementation, of methods that have one in the repository's tests, in a clone",
+        help="the ratio to PyTorch implementations in the repository's tests, in a clone: the papers' inference, and "
+        "the iteration of two of them",
     )  # fmt: skip
     return parser
 

@@ -1,15 +1,15 @@
-"""Seconds of our training iteration and inference beside those of the PyTorch oracle, on this machine's CPU.
+"""Seconds of our inference and training iteration beside those of the PyTorch oracle, on this machine's CPU.
 
     faceattr benchmark --against=torch --config=attgan_64
     python -m tests.oracles.benchmark_torch --config=attgan_64 --rounds 7 [--config.model.width=16]
 
-The first adds them to the rest of the benchmark. The second measures them alone, and AttGAN with --device=cuda on one
-GPU, too, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16 is PyTorch's autocast
+The first adds them to the rest of the benchmark. The second measures them alone, without the weights of networks that
+only training needs, and AttGAN with --device=cuda on one GPU, too, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16 is PyTorch's autocast
 beside our `config.dtype`, and losses are printed instead of compared.
 
 Both start from the same weights, draw the same random numbers and use the same threads. What the generators make of the
-same faces must agree; then batches of 1 and 32 take turns. Losses and gradients of all phases must agree in double
-precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are printed. The losses of a
+same faces must agree; then batches of 1 and 32 take turns. For oracles that hold no more than a generator, that is all.
+Losses and gradients of all phases must agree in double precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are printed. The losses of a
 first iteration must agree, too. Then iterations on pictures of uint8 take turns. Prints JSON: relative differences, and
 the medians of the rounds' seconds and of their ratios ours / PyTorch.
 """
@@ -36,7 +36,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.methods import base
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
-from tests.oracles import attgan_torch, elegant_torch
+from tests.oracles import attgan_torch, elegant_torch, generators_torch
 
 TOLERANCE = 1e-4  # of losses and of gradients (2-norm over a network) from the same weights, in double precision
 TOLERANCE_UPDATED = 1e-3  # of losses after Adam's first updates, whose signs of tiny gradients may differ
@@ -76,8 +76,7 @@ class ELEGANT:
     """The oracle of ELEGANT."""
 
     def __init__(self, config: ConfigDict, variables: Any, *, device: str = "cpu", compiled: bool = False):
-        if device != "cpu" or compiled or config.get("dtype", "float32") != "float32":
-            raise UserError("the PyTorch implementation of ELEGANT is for the CPU, eager and in float32")
+        _check_plain(config, device, compiled)
         self.oracle = elegant_torch.ELEGANT(config, variables)
         self.to_torch = elegant_torch.to_torch
 
@@ -100,24 +99,51 @@ class ELEGANT:
         return lambda: self.oracle.swap(faces, others, 0), lambda made: made
 
 
-PEERS: dict[str, Any] = {"attgan": AttGAN, "elegant": ELEGANT}
+class Generator:
+    """An oracle that edits and is not trained. kind: a class of `generators_torch`."""
+
+    def __init__(
+        self, kind: Any, config: ConfigDict, variables: Any, *, device: str = "cpu", compiled: bool = False
+    ):
+        _check_plain(config, device, compiled)
+        self.oracle = kind(config, variables)
+
+    def inference(self, images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+        """The edit that `faceattr_jax.benchmark` times, and what makes our layout of it."""
+        faces, source = self.oracle.pictures(images), torch.from_numpy(labels)
+        return lambda: self.oracle.edit(faces, source, 1 - source), self.oracle.unmirrored
+
+
+def _check_plain(config: ConfigDict, device: str, compiled: bool) -> None:
+    if device != "cpu" or compiled or config.get("dtype", "float32") != "float32":
+        raise UserError(f"the PyTorch implementation of {config.method} is for the CPU, eager and in float32.")
+
+
+PEERS: dict[str, Any] = {
+    "attgan": AttGAN,
+    "attribute_inverse": partial(Generator, generators_torch.AttributeInverse),
+    "diat": partial(Generator, generators_torch.DIAT),
+    "elegant": ELEGANT,
+    "slgan": partial(Generator, generators_torch.SLGAN),
+}
 
 COVERED = {
     "attgan": {"model.generator_norm": "batch", "model.instance_noise": 0.0, "loss.trace_classification": 0.0},
+    "diat": {"task": "transfer"},
     "elegant": {"model.rgb_norm": False},
 }
-"""What a config must have: the oracles are the papers', without our extensions."""
+"""What a config must have: the oracles are the papers', without our extensions, and DIAT's without hallucination."""
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for a config that no oracle covers."""
     if config.method not in PEERS:
-        raise UserError(f"there is no PyTorch implementation of {config.method}, but of {' and '.join(PEERS)}.")
-    for key, value in COVERED[config.method].items():
-        group, name = key.split(".")
-        if config[group].get(name, value) != value:
+        raise UserError(f"there is no PyTorch implementation of {config.method}, but of {', '.join(PEERS)}.")
+    for key, value in COVERED.get(config.method, {}).items():
+        group, _, name = key.rpartition(".")
+        if (config[group] if group else config).get(name, value) != value:
             raise UserError(
-                f"the PyTorch implementation of {config.method} is the paper's: it needs --config.{key}={value}."
+                f"the PyTorch implementation of {config.method} does not cover this: it needs --config.{key}={value}."
             )
 
 
@@ -132,8 +158,6 @@ def benchmark(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.benchmark = True
     method = base.build(config)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
-    executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
     state = jax.jit(lambda: init_state(method, config.seed))()
     peer = PEERS[config.method](config, state.variables, device=device, compiled=mode == "compiled")
     rng, variables = np.random.default_rng(0), jax.tree.map(jnp.copy, state.inference_variables)
@@ -142,23 +166,10 @@ def benchmark(
         for count in BATCHES
         for verb, row in [inference_in_turns(method, variables, peer, rng, count, rounds, exact=exact)]
     }
-    batches = [
-        peer.batch(partial(_leaf, config, rng, config.batch_size), 0) for _ in range(executor.draws_per_iteration)
-    ]
-
-    def ours() -> dict[str, float]:
-        nonlocal state
-        state, metrics = executor.iterate(state, batches, 0)
-        jax.block_until_ready(state)
-        return {phase.name: float(metrics[f"{phase.name}/{phase.name}"]) for phase in executor.stage.phases}
-
-    theirs = peer.iteration(executor, batches)
-    differences = compare(executor, state, peer) if device == "cpu" and exact else {}
-    if differences:
-        assert max(differences["float64"].values()) < TOLERANCE, differences
-    our_losses, their_losses = ours(), theirs()  # compiles, too
-    updated = {phase: abs(our_losses[phase] / loss - 1) for phase, loss in their_losses.items()}
-    assert not exact or max(updated.values()) < TOLERANCE_UPDATED, updated
+    training = {}
+    if hasattr(peer, "iteration"):
+        compared = exact and device == "cpu"
+        training = training_in_turns(method, state, peer, rng, rounds, exact=exact, compared=compared)
     return {
         "config": config.method,
         "image_size": config.image_size,
@@ -168,9 +179,8 @@ def benchmark(
         "mode": mode,
         "precision": precision,
         "threads": torch.get_num_threads(),
-        "differences": {**differences, "losses after an iteration": updated},
         "inference": inferences,
-        "iteration": _in_turns(ours, theirs, rounds),
+        **training,
     }
 
 
@@ -219,6 +229,36 @@ def inference_in_turns(
     difference = float(np.abs(np.asarray(ours()) - expected).max())
     assert not exact or difference < TOLERANCE_IMAGES, difference
     return verb, {"difference": difference, **_in_turns(ours, wait, rounds)}
+
+
+def training_in_turns(
+    method: Any, state: TrainState, peer: Any, rng: np.random.Generator, rounds: int, *, exact: bool, compared: bool
+) -> dict[str, Any]:
+    """Seconds of an iteration of the first stage in turn with PyTorch's, once both have learned the same of it."""
+    config = method.config
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    executor = Executor(method, method.stages[0], seed=config.seed, mesh=mesh)
+    batches = [
+        peer.batch(partial(_leaf, config, rng, config.batch_size), 0) for _ in range(executor.draws_per_iteration)
+    ]
+
+    def ours() -> dict[str, float]:
+        nonlocal state
+        state, metrics = executor.iterate(state, batches, 0)
+        jax.block_until_ready(state)
+        return {phase.name: float(metrics[f"{phase.name}/{phase.name}"]) for phase in executor.stage.phases}
+
+    theirs = peer.iteration(executor, batches)
+    differences = compare(executor, state, peer) if compared else {}
+    if differences:
+        assert max(differences["float64"].values()) < TOLERANCE, differences
+    our_losses, their_losses = ours(), theirs()  # compiles, too
+    updated = {phase: abs(our_losses[phase] / loss - 1) for phase, loss in their_losses.items()}
+    assert not exact or max(updated.values()) < TOLERANCE_UPDATED, updated
+    return {
+        "differences": {**differences, "losses after an iteration": updated},
+        "iteration": _in_turns(ours, theirs, rounds),
+    }
 
 
 def compare(executor: Executor, state: TrainState, peer: Any) -> dict[str, dict[str, float]]:
@@ -270,10 +310,10 @@ def main() -> None:
     config = configs.load(arguments.config, overrides)
     try:
         check(config)
+        options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
+        text = json.dumps(benchmark(config, arguments.rounds, **options), indent=2)
     except UserError as error:
         parser.error(str(error))
-    options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
-    text = json.dumps(benchmark(config, arguments.rounds, **options), indent=2)
     print(text)
     if arguments.out:
         arguments.out.write_text(text)
