@@ -81,7 +81,6 @@ CONFIGS = {
     "elegant": runs.elegant,
     "slgan": runs.slgan,
 }
-TRAINED = ("attgan", "elegant")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_inference_is_pytorchs(name, changes, faces, torch):
     peer = benchmark_torch.PEERS[name](config, state.variables)
     rng = np.random.default_rng(0)
     with checks.quickly():
-        verb, found = benchmark_torch.inference_in_turns(method, state.variables, peer, rng, 3, 2, exact=True)
+        verb, found = benchmark_torch.inference_in_turns(method, state.variables, peer, rng, 4, 2, exact=True)
     assert verb == ("swap" if name == "elegant" else "edit")
     assert 0 < found["difference"] < 1e-5, found["difference"]
     assert len(found["seconds"]["ours"]) == len(found["seconds"]["torch"]) == 2
@@ -110,16 +109,19 @@ def test_what_the_torch_oracles_cover(torch):
         benchmark.torch_oracle(configs.load("classifier_64"))
     with pytest.raises(UserError, match=r"needs --config\.model\.generator_norm=batch"):
         benchmark.torch_oracle(configs.load("attgan_quickstart"))
-    for spec in ("attgan_64", "attgan_128", "elegant_128", "elegant_256"):
+    with pytest.raises(UserError, match=r"needs --config\.task=transfer"):
+        benchmark.torch_oracle(configs.load("diat_hallucination"))
+    papers = ("attgan_64", "attgan_128", "attribute_inverse_128", "diat_128", "elegant_128", "elegant_256", "slgan_64")
+    for spec in papers:
         benchmark.torch_oracle(configs.load(spec))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["attgan", "elegant", "slgan"])  # the last is not trained in PyTorch
 def test_against_torch(name, faces, tmp_path, torch, capsys):
     config = json.loads(json.dumps(CONFIGS[name](faces).to_dict()))
     out = tmp_path / "benchmark.json"
-    spec = {"attgan": "attgan_quickstart", "elegant": "elegant_128"}[name]
+    spec = {"attgan": "attgan_quickstart", "elegant": "elegant_128", "slgan": "slgan_64"}[name]
     keys = ["image_size", "batch_size", "crop", "model.width", "model.encoder", "model.discriminator"]
     keys += ["model.decoder", "model.skips", "model.injections", "critic_updates"] if name == "attgan" else []
     covered = {"attgan": ["model.generator_norm=batch", "model.instance_noise=0", "loss.trace_classification=0"]}
@@ -130,7 +132,9 @@ def test_against_torch(name, faces, tmp_path, torch, capsys):
         flags.append(f"--config.{key}={(config[parent] if parent else config)[last]}")
     assert cli.main(["benchmark", f"--config={spec}", *flags, "--against=torch", "--rounds=2", f"--out={out}"]) == 0
     found = json.loads(Path(out).read_text())["torch"]
-    assert max(found["differences"]["float64"].values()) < 1e-4
-    assert found["iteration"]["ratio"] > 0
     assert len(found["inference"]) == 2
+    assert ("iteration" in found) == (name != "slgan")
+    if name != "slgan":
+        assert max(found["differences"]["float64"].values()) < 1e-4
+        assert found["iteration"]["ratio"] > 0
     assert "of PyTorch" in capsys.readouterr().out

@@ -3,15 +3,16 @@
     faceattr benchmark --against=torch --config=attgan_64
     python -m tests.oracles.benchmark_torch --config=attgan_64 --rounds 7 [--config.model.width=16]
 
-The first adds them to the rest of the benchmark. The second measures them alone, without the weights of networks that
-only training needs, and AttGAN with --device=cuda on one GPU, too, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16 is PyTorch's autocast
+The first adds them to the rest of the benchmark. The second measures them alone, and AttGAN with --device=cuda on one
+GPU, too, eager or by torch.compile (--mode), in float32, TF32 or bfloat16 (--precision); bfloat16 is PyTorch's autocast
 beside our `config.dtype`, and losses are printed instead of compared.
 
 Both start from the same weights, draw the same random numbers and use the same threads. What the generators make of the
-same faces must agree; then batches of 1 and 32 take turns. For oracles that hold no more than a generator, that is all.
-Losses and gradients of all phases must agree in double precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they are printed. The losses of a
-first iteration must agree, too. Then iterations on pictures of uint8 take turns. Prints JSON: relative differences, and
-the medians of the rounds' seconds and of their ratios ours / PyTorch.
+same faces must agree; then batches of 1 and 32 take turns. Where the oracle holds a generator alone that is all, and
+without --against nothing that only training needs, such as DIAT's face network, is looked for. Losses and gradients of
+all phases must agree in double precision; in single, where leaky ReLUs whose inputs round across 0 differ by more, they
+are printed. The losses of a first iteration must agree, too. Then iterations on pictures of uint8 take turns. Prints
+JSON: relative differences, and the medians of the rounds' seconds and of their ratios ours / PyTorch.
 """
 
 import argparse
@@ -102,9 +103,7 @@ class ELEGANT:
 class Generator:
     """An oracle that edits and is not trained. kind: a class of `generators_torch`."""
 
-    def __init__(
-        self, kind: Any, config: ConfigDict, variables: Any, *, device: str = "cpu", compiled: bool = False
-    ):
+    def __init__(self, kind: Any, config: ConfigDict, variables: Any, *, device: str = "cpu", compiled: bool = False):
         _check_plain(config, device, compiled)
         self.oracle = kind(config, variables)
 

@@ -20,7 +20,11 @@ Tensors = dict[str, torch.Tensor]
 
 
 def to_torch(
-    variables: Mapping[str, Mapping[str, Any]], network: str, *, transposed: tuple[str, ...] = (), mirrored: bool = False
+    variables: Mapping[str, Mapping[str, Any]],
+    network: str,
+    *,
+    transposed: tuple[str, ...] = (),
+    mirrored: bool = False,
 ) -> dict[str, np.ndarray]:
     """Parameters and statistics of one of our networks as "layer/name" -> PyTorch's layout.
 
