@@ -468,8 +468,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     benchmark.add_argument(
         "--against", choices=("torch",),
-        help="the ratio to PyTorch implementations in the repository's tests, in a clone: the papers' inference, and "
-        "the iteration of two of them",
+        help="the ratio to the PyTorch implementations of the repository's tests, in a clone: of inference, and of an "
+        "iteration where they train",
     )  # fmt: skip
     return parser
 
