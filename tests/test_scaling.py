@@ -111,15 +111,8 @@ def test_what_the_torch_oracles_cover(torch):
         benchmark.torch_oracle(configs.load("attgan_quickstart"))
     with pytest.raises(UserError, match=r"needs --config\.task=transfer"):
         benchmark.torch_oracle(configs.load("diat_hallucination"))
-    for spec in (
-        "attgan_64",
-        "attgan_128",
-        "attribute_inverse_128",
-        "diat_128",
-        "elegant_128",
-        "elegant_256",
-        "slgan_64",
-    ):
+    papers = ("attgan_64", "attgan_128", "attribute_inverse_128", "diat_128", "elegant_128", "elegant_256", "slgan_64")
+    for spec in papers:
         benchmark.torch_oracle(configs.load(spec))
 
 
