@@ -121,7 +121,8 @@ def rgb(image: Image.Image) -> Image.Image:
 
 def to_float(images: Array) -> Array:
     """uint8 in [0, 255] to float32 in [-1, 1]; NumPy or JAX, any shape."""
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    # Not x / 127.5 - 1, which inside jit makes more than 1 of 255.
+    return (images.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
 
 
 def to_uint8(images: Array) -> Array:

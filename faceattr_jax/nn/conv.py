@@ -17,7 +17,9 @@ override it.
 
 import contextlib
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -71,6 +73,9 @@ class Axis(NamedTuple):
 
 Axes = tuple[Axis, Axis]
 
+FEW = 4
+"""Channels of an image: of so few, what each tap adds is summed faster than the phases are convolved."""
+
 
 def _lax_conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Pair], layout: str = "HWIO"
@@ -78,10 +83,28 @@ def _lax_conv(
     """The native convolution, but negative padding is done as a crop: XLA on the CPU reads out of bounds there.
 
     https://github.com/openxla/xla/issues/48713
+
+    It leaves out taps that meet zeros alone; where as many pixels are left as taps, as where a U-Net is narrowest, it
+    is a matrix product, up to 20 times as fast there.
     """
-    crop = [slice(max(-low, 0), size + min(high, 0)) for size, (low, high) in zip(x.shape[1:3], padding, strict=True)]
-    padding = [(max(low, 0), max(high, 0)) for low, high in padding]
-    return lax.conv_general_dilated(x[:, *crop], kernel, strides, padding, dimension_numbers=("NHWC", layout, "NHWC"))
+    sizes, taps = x.shape[1:3], kernel.shape[:2]
+    x = x[:, *(slice(max(-low, 0), size + min(high, 0)) for size, (low, high) in zip(sizes, padding, strict=True))]
+    axes = [_met(*axis) for axis in zip(x.shape[1:3], taps, strides, padding, strict=True)]
+    kernel, padding = kernel[*(kept for kept, _ in axes)], [pads for _, pads in axes]
+    if x.shape[1:3] == kernel.shape[:2] and padding == [(0, 0), (0, 0)]:
+        equation = "bhwi,hwio->bo" if layout == "HWIO" else "bhwi,hwoi->bo"
+        return jnp.einsum(equation, x, kernel)[:, None, None]
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", layout, "NHWC"))
+
+
+def _met(size: int, taps: int, stride: int, padding: Pair) -> tuple[slice, Pair]:
+    """The taps that meet one of `size` elements at some position, and the padding that these need."""
+    low, high = (max(side, 0) for side in padding)
+    positions = (size + low + high - taps) // stride + 1
+    first, last = max(0, low - stride * (positions - 1)), min(taps, size + low)
+    if first >= last:  # of an empty picture
+        return slice(0, taps), (low, high)
+    return slice(first, last), (low - first, high - (taps - last))
 
 
 def _strided_conv(x: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
@@ -100,12 +123,41 @@ def _input_grad(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
 
     By phases: the elements of x that are congruent modulo the stride meet the same taps, every stride-th one, so
     each phase is a stride-1 convolution with its own sub-kernel. Together these have the kernel's taps, no more.
+    Of FEW channels by taps.
     """
+    if kernel.shape[2] <= FEW:
+        return _by_taps(y, kernel, axes)
     flipped = kernel[::-1, ::-1]
     rows, columns = ([_phase(axis, phase) for phase in range(axis.stride)] for axis in axes)
     x = jnp.stack([jnp.stack([_phase_conv(y, flipped, r, c) for c in columns], axis=3) for r in rows], axis=2)
     x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3] * x.shape[4], x.shape[5])
     return x[:, : axes[0].input, : axes[1].input]
+
+
+def _by_taps(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
+    """`_input_grad` as one product of every pixel with all taps, added up where they belong.
+
+    Taps are taken by blocks as long as the stride: what a block makes of neighbours does not overlap.
+    """
+    batch, *_, channels = y.shape
+    sides = [axis.stride * math.ceil(axis.kernel / axis.stride) for axis in axes]
+    fill = [(0, side - axis.kernel) for side, axis in zip(sides, axes, strict=True)]
+    kernel = jnp.pad(kernel, (*fill, (0, 0), (0, 0)))
+    products = (y.reshape(-1, channels) @ kernel.transpose(3, 0, 1, 2).reshape(channels, -1)).reshape(
+        *y.shape[:3], *sides, kernel.shape[2]
+    )
+    starts = (range(0, side, axis.stride) for side, axis in zip(sides, axes, strict=True))
+    parts = []
+    for start in itertools.product(*starts):
+        rows, columns = (slice(at, at + axis.stride) for at, axis in zip(start, axes, strict=True))
+        block = products[:, :, :, rows, columns].swapaxes(2, 3)
+        block = block.reshape(batch, *(axis.stride * axis.output for axis in axes), kernel.shape[2])
+        edges = [
+            (at - axis.low, axis.input - (at - axis.low) - axis.stride * axis.output, 0)
+            for at, axis in zip(start, axes, strict=True)
+        ]
+        parts.append(lax.pad(block, jnp.zeros((), block.dtype), ((0, 0, 0), *edges, (0, 0, 0))))
+    return functools.reduce(operator.add, parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from faceattr_jax.data.images import to_float
 from faceattr_jax.methods.base import Batch, Carry, Ctx, Method, Phase, Stage
 from faceattr_jax.nn.precision import computing
 from faceattr_jax.training.state import TrainState, trained_params
@@ -91,7 +92,7 @@ def prepare(batch: Batch, key: jax.Array, *, flip: bool) -> Batch:
     """
     if "images" not in batch:
         return {name: prepare(leaf, fold_in(key, name), flip=flip) for name, leaf in batch.items()}
-    images = batch["images"].astype(jnp.float32) / 127.5 - 1.0
+    images = to_float(batch["images"])
     if flip:
         mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)

@@ -1,7 +1,8 @@
 """Every way of computing a convolution against native flax and against PyTorch, to second derivatives."""
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, nati
 from faceattr_jax.nn.precision import computing
 
 SHAPE = (2, 9, 8, 3)  # odd and even; an 8x8 kernel still fits
-FEATURES = 4
+FEATURES = 5  # more than FEW, of which images have fewer: both ways of an input gradient are met
 PADDINGS = ("SAME", "VALID", 1, ((1, 2), (0, 3)))
 
 
@@ -52,11 +53,9 @@ def compiled(f: Callable) -> Callable:
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("kernel", range(1, 9))
-def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
+def assert_equals_flax(x: jax.Array, kernel: int, strides: int, paddings: Sequence[Any]) -> None:
     def layers(conv: Any, transpose: Any, size: Any, stride: Any) -> Iterator[tuple[str, nn.Module]]:
-        for i, padding in enumerate(PADDINGS):
+        for i, padding in enumerate(paddings):
             flip = (i + kernel) % 2 == 0  # both meet every padding
             yield f"conv {padding}", conv(FEATURES, size, stride, padding)
             yield f"transpose {padding}", transpose(FEATURES, size, stride, padding, transpose_kernel=flip)
@@ -74,8 +73,20 @@ def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
 
     ours = dict(layers(Conv, ConvTranspose, kernel, strides))
     flax = dict(layers(nn.Conv, nn.ConvTranspose, (kernel, kernel), (strides, strides)))
-    x = normal(0, SHAPE)
     assert_close(compiled(functools.partial(results, ours))(x), compiled(functools.partial(results, flax))(x))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("kernel", range(1, 9))
+def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
+    assert_equals_flax(normal(0, SHAPE), kernel, strides, PADDINGS)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_of_less_than_the_kernel_too(kernel: int, strides: int) -> None:
+    """Where some taps meet padding alone."""
+    assert_equals_flax(normal(0, (2, 2, 1, 3)), kernel, strides, ("SAME", kernel // 2))
 
 
 # name: our call on (x, kernel), PyTorch's call on the same in its own layout.
@@ -156,12 +167,15 @@ def test_negative_padding_crops(padding: Any, strides: int) -> None:
     assert_close(jax.jit(derivatives, static_argnums=0)(ours, x, k), derivatives(expected, x, k))
 
 
-def convolutions(jaxpr: jax.extend.core.Jaxpr) -> Iterator[jax.extend.core.JaxprEqn]:
+def equations(jaxpr: jax.extend.core.Jaxpr, primitive: str) -> Iterator[jax.extend.core.JaxprEqn]:
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
+        if equation.primitive.name == primitive:
             yield equation
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from convolutions(inner)
+            yield from equations(inner, primitive)
+
+
+convolutions = functools.partial(equations, primitive="conv_general_dilated")
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 8])
@@ -174,6 +188,16 @@ def test_no_dilated_input_and_no_more_taps_than_the_kernel_has(kernel: int) -> N
         found = list(convolutions(jax.make_jaxpr(functools.partial(derivatives, f))(x, k).jaxpr))
         assert found
         assert {e.params["lhs_dilation"] for e in found} == {(1, 1)}
+
+
+def test_where_a_network_is_narrowest_there_are_matrix_products() -> None:
+    kernel = normal(1, (4, 4, 3, FEATURES))
+    down, up = functools.partial(conv, strides=2, padding=1), conv_transpose
+    for f, side in ((down, 2), (up, 1)):
+        jaxpr = jax.make_jaxpr(f)(normal(0, (2, side, side, 3)), kernel).jaxpr
+        assert not list(convolutions(jaxpr))
+        products = equations(jaxpr, "dot_general")
+        assert sum(math.prod(e.invars[1].aval.shape) for e in products) == 4 * 3 * FEATURES  # of the 16 taps
 
 
 def penalty_gradients(x: jax.Array, kernels: tuple[jax.Array, jax.Array]) -> tuple:
