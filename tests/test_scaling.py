@@ -17,7 +17,7 @@ from tests import checks, runs
 
 def test_flops_grow_linearly(faces, tmp_path, monkeypatch):
     """With the batch, beside what a step costs without pictures, and with the devices that have the same each."""
-    config = runs.classifier(faces, image_size=16)
+    config = runs.classifier(faces, image_size=32)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     with checks.quickly():
         found = scaling.scaling(config, {"batch": (4, 8, 16), "devices": (1,), "size": (1,)}, rounds=1)

@@ -136,11 +136,13 @@ def mean_pool(x: jax.Array, factor: int) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 maximum with stride 2 (B, H, W, C) -> (B, H // 2, W // 2, C), cropping an odd last row or column.
 
-    A reshape and a maximum: XLA's gradient of a windowed maximum is many times slower on the CPU.
+    Maxima of two: XLA's gradient of a windowed maximum is many times slower on the CPU, and `jnp.max`'s divides by how
+    many elements equal the maximum, which are none where XLA computes it twice and rounds differently.
     """
     batch, height, width, channels = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, channels)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def windows(x: jax.Array, size: int, strides: int = 1) -> list[jax.Array]:

@@ -102,3 +102,9 @@ def test_max_pool_is_flaxs():
 
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
     np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
+    ours, flaxs = (
+        jax.grad(lambda x, pool=pool: jnp.sum(jnp.sin(pool(x))))(x)
+        for pool in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+    )
+    np.testing.assert_allclose(ours, flaxs, rtol=1e-6)
+    np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(jnp.zeros((1, 2, 2, 1))).ravel(), 0.25)
