@@ -17,16 +17,16 @@ from tests import checks, runs
 
 def test_flops_grow_linearly(faces, tmp_path, monkeypatch):
     """With the batch, beside what a step costs without pictures, and with the devices that have the same each."""
-    config = runs.classifier(faces, image_size=32)
+    config = runs.classifier(faces, image_size=16)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     with checks.quickly():
-        found = scaling.scaling(config, {"batch": (4, 8, 16), "devices": (1,), "size": (1,)}, rounds=1)
+        found = scaling.scaling(config, {"batch": (8, 16, 32, 64), "devices": (1,), "size": (1,)}, rounds=1)
     flops = {(row["axis"], row["value"]): row["flops"] for row in found["rows"]}
-    step = flops["batch", 8] - flops["batch", 4]
-    assert step > 0.3 * flops["batch", 4]
-    assert flops["batch", 16] - flops["batch", 8] == pytest.approx(2 * step, rel=0.01)
+    step = flops["batch", 32] - flops["batch", 16]  # XLA fuses fewer pictures otherwise
+    assert step > 0.3 * flops["batch", 16]
+    assert flops["batch", 64] - flops["batch", 32] == pytest.approx(2 * step, rel=1e-3)
     assert flops["batch", 8] == pytest.approx(2 * flops["devices", 1], rel=0.02)
-    assert [row["moved_bytes"] > 0 for row in found["rows"]] == [True, True, True, False]
+    assert [row["moved_bytes"] > 0 for row in found["rows"]] == [True, True, True, True, False]
     # What the networks do not take is left out, and said.
     assert [text.split(":")[0] for text in found["left_out"]] == ["size 1 is left out"]
     assert "devices 1" in scaling.table(found)
