@@ -1,6 +1,7 @@
 """Building blocks that several papers share. NHWC."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -35,6 +36,30 @@ def sample_norm(x: jax.Array, kind: str, *, epsilon: float | None = None, name: 
 def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
     """Images for a discriminator in training: under Gaussian noise (Sonderby et al. 2016), or themselves at 0."""
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
+
+
+def random_shift(key: jax.Array, images: jax.Array, pixels: float) -> jax.Array:
+    """Images (..., H, W, C) for a discriminator in training, or themselves at 0: each moved by its own random offsets.
+
+    Down and to the right by what is uniform in [-pixels, pixels], fractions included; bilinear, edge pixels repeated.
+    `shifted` moves by whole pixels.
+    """
+    if not pixels:
+        return images
+    height, width, channels = images.shape[-3:]
+    rows = images.reshape(-1, height, width, channels)
+    reach = math.ceil(pixels)
+    padded = jnp.pad(rows, ((0, 0), (reach, reach + 1), (reach, reach + 1), (0, 0)), mode="edge")
+    offsets = jax.random.uniform(key, (len(rows), 2), minval=-pixels, maxval=pixels)
+
+    def move(image: jax.Array, offset: jax.Array) -> jax.Array:
+        start = jnp.floor(reach - offset)
+        (y, x), (top, left) = start.astype(jnp.int32), reach - offset - start
+        cut = jax.lax.dynamic_slice(image, (y, x, 0), (height + 1, width + 1, channels))
+        cut = (1.0 - top) * cut[:-1] + top * cut[1:]
+        return (1.0 - left) * cut[:, :-1] + left * cut[:, 1:]
+
+    return jax.vmap(move)(padded, offsets).reshape(images.shape)
 
 
 def interleave(*sets: jax.Array) -> jax.Array:

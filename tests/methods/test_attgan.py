@@ -209,8 +209,8 @@ def float_batch(**kwargs):
 def test_instance_noise_is_seen_in_training_alone():
     images = jnp.zeros((8, 64, 64, 3))
     noisy = tiny(**{"model.instance_noise": "0.2"})
-    np.testing.assert_allclose(float(jnp.std(noisy._noisy(jax.random.key(1), images))), 0.2, rtol=0.02)
-    assert tiny()._noisy(jax.random.key(1), images) is images
+    np.testing.assert_allclose(float(jnp.std(noisy._shown(jax.random.key(1), images))), 0.2, rtol=0.02)
+    assert tiny()._shown(jax.random.key(1), images) is images
     faces = float_batch()["images"]
     np.testing.assert_array_equal(quick(noisy.classify)(variables(), faces), inference("classify")(faces))
 
