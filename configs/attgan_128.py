@@ -66,9 +66,9 @@ def common(variant: str) -> ConfigDict:
             # Deviation of the noise on what D and C see in training. The paper has none; it keeps a decoder from
             # satisfying a small C by changes that nobody can see, and for that it must not fall to 0 in the end.
             "instance_noise": 0.0,
-            # Pixels by which what D and C see in training is moved at most, fractions included, along both axes, each
-            # image by itself. The paper has none; a photo's edit is resampled like this when it is aligned again, and
-            # must survive it, and a small data set's D learns no positions by heart (Zhao et al. 2020).
+            # Pixels, fractions included, by which what D and C see in training is moved at most along both axes, each
+            # image by itself. The paper has none. An edit must then survive the resampling that a photo goes through,
+            # and where data are few it is the translation of DiffAugment (Zhao et al. 2020).
             "shift": 0.0,
             "batch_norm_momentum": 0.999,  # the paper is silent; TF slim's default
         }

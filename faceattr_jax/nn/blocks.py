@@ -47,19 +47,20 @@ def random_shift(key: jax.Array, images: jax.Array, pixels: float) -> jax.Array:
     if not pixels:
         return images
     height, width, channels = images.shape[-3:]
-    rows = images.reshape(-1, height, width, channels)
     reach = math.ceil(pixels)
-    padded = jnp.pad(rows, ((0, 0), (reach, reach + 1), (reach, reach + 1), (0, 0)), mode="edge")
-    offsets = jax.random.uniform(key, (len(rows), 2), minval=-pixels, maxval=pixels)
+    offsets = jax.random.uniform(key, (*images.shape[:-3], 2), minval=-pixels, maxval=pixels)
 
     def move(image: jax.Array, offset: jax.Array) -> jax.Array:
+        image = jnp.pad(image, ((reach, reach + 1), (reach, reach + 1), (0, 0)), mode="edge")
         start = jnp.floor(reach - offset)
         (y, x), (top, left) = start.astype(jnp.int32), reach - offset - start
         cut = jax.lax.dynamic_slice(image, (y, x, 0), (height + 1, width + 1, channels))
         cut = (1.0 - top) * cut[:-1] + top * cut[1:]
         return (1.0 - left) * cut[:, :-1] + left * cut[:, 1:]
 
-    return jax.vmap(move)(padded, offsets).reshape(images.shape)
+    for _ in images.shape[:-3]:
+        move = jax.vmap(move)
+    return move(images, offsets)
 
 
 def interleave(*sets: jax.Array) -> jax.Array:

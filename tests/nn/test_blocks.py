@@ -1,9 +1,11 @@
-"""Norms, tiling and pooling against NumPy."""
+"""Norms, tiling, pooling and moving against NumPy and SciPy."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from faceattr_jax.nn import blocks
 
@@ -63,3 +65,31 @@ def test_rows_of_sets_alternate_and_come_apart_again():
     np.testing.assert_array_equal(rows, [a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2], a[3], b[3], c[3]])
     for ours, own in zip(blocks.separate(rows, 3), (a, b, c), strict=True):
         np.testing.assert_array_equal(ours, own)
+
+
+@pytest.mark.parametrize("pixels", [0.5, 1.0, 2.3])
+def test_a_random_shift_is_scipys_with_edges_repeated(pixels):
+    key, shape = jax.random.key(1), (5, 7, 3)
+    images = np.random.default_rng(0).normal(size=(2, 20, *shape)).astype(np.float32)
+    offsets = np.asarray(jax.random.uniform(key, (2, 20, 2), minval=-pixels, maxval=pixels))
+    assert offsets.min() < -0.8 * pixels < 0.8 * pixels < offsets.max()
+
+    def moved(image, offset):
+        return scipy.ndimage.shift(image.astype(np.float64), (*offset, 0), order=1, mode="nearest")
+
+    expected = np.stack([moved(images[at], offsets[at]) for at in np.ndindex(2, 20)]).reshape(images.shape)
+    np.testing.assert_allclose(blocks.random_shift(key, jnp.asarray(images), pixels), expected, atol=1e-5)
+
+    # A move is linear: the gradient of its dot product with y is its matrix, transposed, times y.
+    few, basis = jnp.asarray(images[:1, :2]), np.eye(np.prod(shape)).reshape(-1, *shape)
+    draws = np.asarray(jax.random.uniform(key, (1, 2, 2), minval=-pixels, maxval=pixels))[0]
+    y = images[:1, 2:4]
+    gradient = jax.grad(lambda x: jnp.sum(blocks.random_shift(key, x, pixels) * y))(few)
+    for found, offset, own in zip(gradient[0], draws, y[0], strict=True):
+        matrix = np.stack([moved(pixel, offset).ravel() for pixel in basis])  # a row for each pixel that it moves
+        np.testing.assert_allclose(found.ravel(), matrix @ own.ravel(), atol=1e-5)
+
+
+def test_a_random_shift_of_nothing_is_the_image_itself():
+    images = jnp.ones((2, 4, 4, 3))
+    assert blocks.random_shift(jax.random.key(0), images, 0.0) is images
