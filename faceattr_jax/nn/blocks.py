@@ -54,7 +54,7 @@ def random_shift(key: jax.Array, images: jax.Array, pixels: float) -> jax.Array:
         image = jnp.pad(image, ((reach, reach + 1), (reach, reach + 1), (0, 0)), mode="edge")
         start = jnp.floor(reach - offset)
         (y, x), (top, left) = start.astype(jnp.int32), reach - offset - start
-        cut = jax.lax.dynamic_slice(image, (y, x, 0), (height + 1, width + 1, channels))
+        cut = jax.lax.dynamic_slice(image, (y, x, jnp.int32(0)), (height + 1, width + 1, channels))
         cut = (1.0 - top) * cut[:-1] + top * cut[1:]
         return (1.0 - left) * cut[:, :-1] + left * cut[:, 1:]
 

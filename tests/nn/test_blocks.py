@@ -70,26 +70,28 @@ def test_rows_of_sets_alternate_and_come_apart_again():
 @pytest.mark.parametrize("pixels", [0.5, 1.0, 2.3])
 def test_a_random_shift_is_scipys_with_edges_repeated(pixels):
     key, shape = jax.random.key(1), (5, 7, 3)
-    images = np.random.default_rng(0).normal(size=(2, 20, *shape)).astype(np.float32)
-    offsets = np.asarray(jax.random.uniform(key, (2, 20, 2), minval=-pixels, maxval=pixels))
-    assert offsets.min() < -0.8 * pixels < 0.8 * pixels < offsets.max()
+    images, y = np.random.default_rng(0).normal(size=(2, 2, 20, *shape))
 
     def moved(image, offset):
-        return scipy.ndimage.shift(image.astype(np.float64), (*offset, 0), order=1, mode="nearest")
+        return scipy.ndimage.shift(image, (*offset, 0), order=1, mode="nearest")
 
-    expected = np.stack([moved(images[at], offsets[at]) for at in np.ndindex(2, 20)]).reshape(images.shape)
-    np.testing.assert_allclose(blocks.random_shift(key, jnp.asarray(images), pixels), expected, atol=1e-5)
+    with jax.enable_x64(True):
+        offsets = np.asarray(jax.random.uniform(key, (2, 20, 2), minval=-pixels, maxval=pixels))
+        found, pullback = jax.vjp(lambda x: blocks.random_shift(key, x, pixels), jnp.asarray(images))
+        (gradient,) = pullback(jnp.asarray(y))
+    assert offsets.min() < -0.8 * pixels < 0.8 * pixels < offsets.max()
+    for at in np.ndindex(2, 20):
+        np.testing.assert_allclose(found[at], moved(images[at], offsets[at]), atol=1e-12)
+    # A move is linear: its gradient's matrix is its own, transposed.
+    basis = np.eye(np.prod(shape)).reshape(-1, *shape)
+    for at in ((0, 0), (0, 1), (1, 0)):
+        transposed = np.stack([moved(pixel, offsets[at]).ravel() for pixel in basis])
+        np.testing.assert_allclose(gradient[at].ravel(), transposed @ y[at].ravel(), atol=1e-12)
 
-    # A move is linear: the gradient of its dot product with y is its matrix, transposed, times y.
-    few, basis = jnp.asarray(images[:1, :2]), np.eye(np.prod(shape)).reshape(-1, *shape)
-    draws = np.asarray(jax.random.uniform(key, (1, 2, 2), minval=-pixels, maxval=pixels))[0]
-    y = images[:1, 2:4]
-    gradient = jax.grad(lambda x: jnp.sum(blocks.random_shift(key, x, pixels) * y))(few)
-    for found, offset, own in zip(gradient[0], draws, y[0], strict=True):
-        matrix = np.stack([moved(pixel, offset).ravel() for pixel in basis])  # a row for each pixel that it moves
-        np.testing.assert_allclose(found.ravel(), matrix @ own.ravel(), atol=1e-5)
 
-
-def test_a_random_shift_of_nothing_is_the_image_itself():
+def test_a_random_shift_takes_float32_and_of_nothing_is_the_image_itself():
     images = jnp.ones((2, 4, 4, 3))
+    moved = blocks.random_shift(jax.random.key(0), images, 0.5)
+    assert moved.dtype == jnp.float32
+    np.testing.assert_allclose(moved, images, atol=1e-6)
     assert blocks.random_shift(jax.random.key(0), images, 0.0) is images
