@@ -58,26 +58,30 @@ def pictures():
     return np.random.default_rng(1).uniform(-1, 1, (2, 7, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def by_editor(editor: Editor, name: str, pictures):
-    """Inputs of the exported function, and what the editor makes of them one by one."""
+def by_editor(editor: Editor, name: str, pictures, *, together: bool = False):
+    """Inputs of the exported function, and what the editor makes of them: of edits one by one, or `together`."""
     x, others = pictures
+    count = len(x)
     if name == "generate":
-        labels = np.float32(np.random.default_rng(2).integers(0, 2, (7, len(editor.attributes))))
-        latents = editor.method.draw_latents(jax.random.key(3), 7)
+        labels = np.float32(np.random.default_rng(2).integers(0, 2, (count, len(editor.attributes))))
+        latents = editor.method.draw_latents(jax.random.key(3), count)
         return [labels, np.asarray(latents)], editor.generate(labels, seed=3)
     if name == "mask":
         return [x], editor.mask(x)
     if "edit" in editor.method.capabilities:
         name, column = editor.attributes[-1], len(editor.attributes) - 1
-        edits = np.zeros((7, len(editor.attributes)), np.float32)
-        edits[:, column] = [1, -1, 0, 1, 1, 1, -1]
+        edits = np.zeros((count, len(editor.attributes)), np.float32)
+        edits[:, column] = [1, -1, 0, 1, 1, 1, -1][:count]
         able = editor.method.towards.get(name)
         asked = [{name: int(e > 0)} if e and able in (None, int(e > 0)) else {} for e in edits[:, column]]
-        made = [editor.edit(face, edit, strength=1.5) for face, edit in zip(x, asked, strict=True)]
+        if together:  # an edit is for all faces of a call
+            made = [editor.edit(x, edit, strength=1.5)[i] for i, edit in enumerate(asked)]
+        else:
+            made = [editor.edit(face, edit, strength=1.5) for face, edit in zip(x, asked, strict=True)]
         return [x, edits, np.array(1.5, np.float32)], np.stack(made)
     if "swap" in editor.method.capabilities:
         taken = editor.attributes[::2]
-        mask = np.tile(np.isin(editor.attributes, taken).astype(np.float32), (7, 1))
+        mask = np.tile(np.isin(editor.attributes, taken).astype(np.float32), (count, 1))
         return [x, others, mask], editor.swap(x, others, taken)
     return [x], editor.classify(x)
 
@@ -139,7 +143,12 @@ def test_onnx(name, function, models, pictures, tmp_path):
     ],
 )
 def test_papers_sizes(name, function, gain, tmp_path):
-    """At the paper's size and width, with random weights; prints the largest difference of each file and batch."""
+    """At the paper's size and width, with random weights; prints the largest difference of each file and batch.
+
+    Both sides compute batches of the same size: XLA's convolutions round otherwise in a batch of 1 than in one of 7,
+    which a gain of 2 makes up to 4e-5 of SL-GAN's edits. In the same batch 8e-6 is left: the weights are constants in
+    a file and arguments in the editor, and a jitted function with constant weights gives the file's very bits.
+    """
     _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
     editor = runs.fresh(configs.load(name))
     model, hlo, onnx = (tmp_path / file for file in ("model.safetensors", "model.stablehlo", "model.onnx"))
@@ -147,11 +156,11 @@ def test_papers_sizes(name, function, gain, tmp_path):
     editor = Editor(editor.method, variables)
     safetensors_file.write(model, editor.config, editor.variables)
     pictures = np.random.default_rng(1).uniform(-1, 1, (2, 7, editor.size, editor.size, 3)).astype(np.float32)
-    arrays, expected = by_editor(editor, function, pictures)
-    assert np.std(expected, axis=0).mean() > 0.1  # it depends on the face
+    batches = [by_editor(editor, function, pictures[:, :count], together=True) for count in export.BATCHES]
+    assert np.std(batches[-1][1], axis=0).mean() > 0.1  # it depends on the face
 
     def compare(call, kind):
-        errors = [np.max(np.abs(call(*of_one(arrays)) - expected[:1])), np.max(np.abs(call(*arrays) - expected))]
+        errors = [np.max(np.abs(call(*arrays) - expected)) for arrays, expected in batches]
         print(f"{name} {function} {editor.size} px, {kind}: batch of 1 {errors[0]:.1e}, of 7 {errors[1]:.1e}")
         assert max(errors) <= export.TOLERANCE[kind]
 
