@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +50,12 @@ def benchmark(config: ConfigDict, *, rounds: int = 7) -> dict[str, Any]:
     """Time the last stage of the config on its own data; medians over `rounds` iterations after one to warm up.
 
     Returns, of an iteration and of each phase (all its repeats), the seconds, and of a phase the operations that XLA
-    counts, which are `peak_share` of what the machine's own matrix product achieves in that time, the bytes that it
-    touches, the temporary memory, what it moves between devices, and the seconds to trace and compile one update, cold
-    and from the persistent cache; the processed images per second (every update counts its batch: the unit that peers
-    use), and of images per second that the input delivers alone, from the host and, where pictures are resident, on
-    the devices, where an iteration is timed in calls of several, too; `inference`, at batch 1 and larger; and the peak
-    memory of the process and, where the backend tells, of the device.
+    counts (`operations`), which are `peak_share` of what the machine's own matrix product achieves in that time, the
+    bytes that it touches, the temporary memory, what it moves between devices, and the seconds to trace and compile
+    one update, cold and from the persistent cache; the processed images per second (every update counts its batch:
+    the unit that peers use), and of images per second that the input delivers alone, from the host and, where
+    pictures are resident, on the devices, where an iteration is timed in calls of several, too; `inference`, at batch
+    1 and larger; and the peak memory of the process and, where the backend tells, of the device.
     """
     own = setting(config, distributed.mesh())
     mesh, stage, runner, batches = own.mesh, own.stage, own.executor(), own.batches
@@ -123,15 +123,25 @@ def setting(config: ConfigDict, mesh: Mesh) -> Setting:
     return Setting(config, mesh, method, stage, pipeline, indices, batches)
 
 
-def compiled(executor: Executor, state: TrainState, batches: list[Batch]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Of each phase the seconds to trace and compile an update, and the compiled program."""
+class Program(NamedTuple):
+    """One update of a phase, before and after compilation."""
+
+    lowered: Any
+    compiled: Any
+
+
+def compiled(
+    executor: Executor, state: TrainState, batches: list[Batch]
+) -> tuple[dict[str, float], dict[str, Program]]:
+    """Of each phase the seconds to trace and compile an update, and the program."""
     seconds, programs = {}, {}
     carry: Carry = {}
     for phase in executor.stage.phases:
         slot = next(u.slot for u in executor.schedule if u.phase is phase)
         began = time.perf_counter()
         lowered = executor.lower(phase.name, state, batches[slot], carry)
-        program = programs[phase.name] = lowered.compile()
+        program = lowered.compile()
+        programs[phase.name] = Program(lowered, program)
         seconds[phase.name] = time.perf_counter() - began
         carry = {
             **carry,
@@ -162,13 +172,24 @@ def _timed(
     return state, phases, iterations
 
 
-def costs(stage: Stage, programs: dict[str, Any], devices: int) -> dict[str, Any]:
+def operations(program: Program, devices: int) -> float:
+    """Floating-point operations of one update on all devices together.
+
+    XLA counts none of what it hands to a GPU's libraries, which are the convolutions: there it is asked of the program
+    before compilation, which is of all devices and has the same operations but for what compilation leaves out.
+    """
+    if jax.default_backend() == "gpu":
+        return (program.lowered.cost_analysis() or {}).get("flops", 0.0)
+    return (program.compiled.cost_analysis() or {}).get("flops", 0.0) * devices
+
+
+def costs(stage: Stage, programs: dict[str, Program], devices: int) -> dict[str, Any]:
     """What XLA says of a phase's program on one device, times the phase's repeats and the devices."""
     flops, touched, memory, moved = {}, {}, {}, {}
     for phase in stage.phases:
-        program = programs[phase.name]
+        program = programs[phase.name].compiled
         cost, own = program.cost_analysis() or {}, program.memory_analysis()
-        flops[phase.name] = cost.get("flops", 0.0) * phase.repeats * devices
+        flops[phase.name] = operations(programs[phase.name], devices) * phase.repeats
         touched[phase.name] = cost.get("bytes accessed", 0.0) * phase.repeats * devices
         memory[phase.name] = getattr(own, "temp_size_in_bytes", None)
         moved[phase.name] = traffic.summary(traffic.collectives(program.as_text()))
@@ -184,7 +205,8 @@ def matrix_product_peak(dtype: str = "float32", *, rounds: int = 5) -> float:
     """Operations per second of one device in the best of some products of two large square matrices."""
     side = MATRIX.get(jax.default_backend(), 8192)
     with computing(dtype):
-        matrix = jnp.ones((side, side), compute_dtype())
+        # Random, because a GPU multiplies constants faster: they switch fewer of its transistors.
+        matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(compute_dtype())
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(matrix))
     return 2.0 * side**3 / min(_seconds(lambda: product(matrix)) for _ in range(rounds))

@@ -13,12 +13,13 @@
 #   learning-*.json          AttGAN on drawn faces in bfloat16, and in float32 by three seeds, judged (about an hour)
 #
 #   --dry-run  print the commands, run none
-#   QUICK=1    without the learning; some 10 minutes, estimated
+#   QUICK=1    without the learning; some 40 minutes, estimated
 #   FACEATTR   how to call the command (.venv/bin/faceattr; ./launch/local_gpu.sh makes it)
 #   FACES      drawn faces to train on (synthetic:4096)
 #
-# It has never run: an hour and a half of one card is an estimate. When it hangs: it prints each command before it runs
-# it; compiling takes a minute each. What fails is said at the end, and does not keep the rest from running.
+# It has never run as a whole: two hours of one card are an estimate. When it hangs: it prints each command before it runs
+# it; AttGAN at 128 px takes 80 s to compile on an H100. Nothing else should run on the card: a dozen programs whose
+# convolutions XLA tuned at once filled its 80 GB. What fails is said at the end, and does not keep the rest from running.
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"

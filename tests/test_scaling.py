@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from faceattr_jax import benchmark, cli, scaling
 from faceattr_jax import config as configs
@@ -56,6 +57,20 @@ def test_what_is_measured_where_nothing_is_said(faces):
         scaling.points(runs.classifier(faces), ["width"])
     with pytest.raises(UserError, match="--scaling=devices=9: there are 8"):
         scaling.scaling(config, {"devices": (9,)})
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_operations_are_those_of_all_devices(backend, monkeypatch):
+    """Of a convolution, by hand; on a GPU by the program before compilation, which any backend has."""
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    images = jax.device_put(np.ones((8, 6, 6, 3), np.float32), NamedSharding(mesh, PartitionSpec("data")))
+    kernel = jax.device_put(np.ones((3, 3, 3, 5), np.float32), NamedSharding(mesh, PartitionSpec()))
+    layout = ("NHWC", "HWIO", "NHWC")
+    convolve = jax.jit(lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=layout))
+    lowered = convolve.lower(images, kernel)
+    program = benchmark.Program(lowered, lowered.compile())
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert benchmark.operations(program, 2) == pytest.approx(2 * 8 * 4 * 4 * 5 * 3 * 3 * 3, rel=1e-3)
 
 
 def test_several_iterations_in_one_call_are_timed(faces):
