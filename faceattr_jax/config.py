@@ -133,10 +133,20 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """The dotted keys on which two configs differ; one that an older version did not have counts as its default."""
+    """The dotted keys on which two configs differ.
+
+    One that an older version did not have counts as its default, which is that of `base`; what a method has gained
+    since is off: 0, False or empty.
+    """
     a, b, default = _dotted(one), _dotted(other), _dotted(base())
-    absent = {key: default.get(key, ...) for key in a.keys() | b.keys()}
-    return sorted(key for key, value in absent.items() if a.get(key, value) != b.get(key, value))
+
+    def differ(key: str) -> bool:
+        if key in a and key in b:
+            return a[key] != b[key]
+        value = a.get(key, b.get(key))
+        return value != default[key] if key in default else bool(value)
+
+    return sorted(filter(differ, a.keys() | b.keys()))
 
 
 def _dotted(config: ConfigDict) -> dict[str, Any]:

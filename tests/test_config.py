@@ -35,7 +35,12 @@ def test_a_config_of_an_older_version_differs_by_what_is_no_default():
     config = configs.load("attgan_128")
     old = ConfigDict(config.to_dict())
     del old.dtype, old.data.shards, old.data.resident
+    del old.loss.change, old.model.shift  # what a method gains is off unless it is asked for
     assert configs.differences(old, config) == configs.differences(config, old) == []
+    assert configs.differences(old, configs.load("attgan_128", {"loss.change": "5.0"})) == ["loss.change"]
+    del old.loss.gradient_penalty  # not 0
+    assert configs.differences(old, config) == ["loss.gradient_penalty"]
+    old.loss.gradient_penalty = config.loss.gradient_penalty
     assert configs.differences(old, configs.load("attgan_128", {"dtype": "bfloat16", "data.shards": "8"})) == [
         "data.shards", "dtype",
     ]  # fmt: skip
