@@ -114,8 +114,10 @@ def per_call(config: ConfigDict, where: resident.Choice) -> int:
         )
     if many or not where.resident or jax.default_backend() == "cpu":
         return many or 1
-    between = math.gcd(train.checkpoint_every, train.evaluate_every)
-    return max(count for count in range(1, MOST_PER_CALL + 1) if between % count == 0)
+    boundaries = [every for every in (train.checkpoint_every, train.evaluate_every) if every]
+    dividing = [count for count in range(2, MOST_PER_CALL + 1) if math.gcd(*boundaries) % count == 0]
+    # Where none divides both, what is left before a boundary goes singly: a second program, which is worth compiling.
+    return max(dividing, default=min(MOST_PER_CALL, *boundaries))
 
 
 def training_indices(config: ConfigDict, source: Source) -> np.ndarray:
