@@ -100,10 +100,9 @@ def charts(found: dict[str, dict[str, Any]], own: int, folder: Path) -> list[Pat
             )
             if points:
                 lines[rule] = [batch for batch, _ in points], [value for _, value in points]
-        for picture in page.curves(score, lines, "batch_size", score) if lines else ():
-            path = folder / f"batch_curve-{score}.png"
-            files.write(path, picture.png)
-            written.append(path)
+        if lines:
+            chart = page.curves(score, lines, "batch_size", score)
+            written += page.save(chart, folder / f"batch_curve-{score}.png")
     return written
 
 

@@ -5,18 +5,16 @@ that SIGTERM stopped, saved, before its end.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faceattr_jax import DEFAULT_MODEL, files, memory
+from faceattr_jax import DEFAULT_MODEL, commands, memory
+from faceattr_jax.commands import STOPPED
 from faceattr_jax.errors import UserError, nearest
 
-STOPPED = 75  # EX_TEMPFAIL: the same command goes on from there
 CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
 
 
@@ -52,229 +50,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def _train(a: argparse.Namespace) -> int:
-    from faceattr_jax.training import distributed
-    from faceattr_jax.training.loop import train
-
-    distributed.initialize(a.coordinator, a.processes, a.process)
-    stopped = threading.Event()
-    train(a.config, a.workdir, stopped=stopped)
-    return STOPPED if stopped.is_set() else 0
-
-
-def _evaluate(a: argparse.Namespace) -> None:
-    common = {"judge": a.judge, "data": a.data, "images": a.images, "strength": a.strength}
-    if a.workdir[0].is_file() and not a.out:
-        raise UserError(f"{a.workdir[0]}: this is a file, so say where the report is to go: --out=FOLDER.")
-    out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
-    if a.protocol:
-        from faceattr_jax.evaluation import papers
-
-        summary = papers.evaluate(
-            a.protocol, a.workdir, out, recognizer=a.recognizer, split=a.split, curve=a.curve, **common
-        )
-    elif len(a.workdir) > 1 or a.recognizer:
-        raise UserError("several runs and --recognizer belong to a --protocol; `faceattr compare` compares runs.")
-    else:
-        from faceattr_jax.evaluation.run import evaluate
-
-        summary = evaluate(a.workdir[0], out, split=a.split or "test", curve=a.curve, **common)
-    for name, value in summary.items():
-        if isinstance(value, float):
-            print(f"{name:36} {value:.4f}")
-    print(f"{out / 'evaluation.json'}")
-
-
-def _compare(a: argparse.Namespace) -> None:
-    from faceattr_jax.evaluation.compare import compare
-
-    found = compare(
-        a.runs, a.out, judge=a.judge, data=a.data, split=a.split, images=a.images, strength=a.strength
-    )  # fmt: skip
-    for run in found["runs"]:
-        print(run["model"])
-        for name, value in run["shared"].items():
-            if value is not None:
-                print(f"  {name:34} {value:.4f}")
-    print(f"{a.out / 'comparison.json'}")
-
-
-def _study_ask(a: argparse.Namespace) -> None:
-    from faceattr_jax.study import ask
-
-    key = ask(a.runs, a.out, faces=a.faces, seed=a.seed, data=a.data, split=a.split, strength=a.strength)
-    print(f"{a.out}: for participants\n{key}: for yourself; it says who made which picture")
-
-
-def _study_count(a: argparse.Namespace) -> None:
-    from faceattr_jax.study import count, table
-
-    found = count(a.key, a.answers)
-    if a.out:
-        files.write(a.out, json.dumps(found, indent=2) + "\n")
-    print(table(found))
-
-
-def _study_augment(a: argparse.Namespace) -> int:
-    from faceattr_jax.augmentation import augment, table
-
-    found = augment(a.editor, a.config, a.out, data=a.data, seeds=a.seeds, strength=a.strength)
-    if found:
-        print(table(found))
-    return 0 if found else STOPPED
-
-
-def _edit(a: argparse.Namespace) -> None:
-    from faceattr_jax.editor import load
-    from faceattr_jax.photos import Change, edit_files, read_face
-
-    editor = load(a.checkpoint)
-    reference = read_face(editor, a.reference) if a.reference else None
-    judge = load(a.judge) if a.judge else None
-    options = {name: getattr(a, name) for name in ("face", "landmarks", "aligned", "strip", "keep_exif")}
-    change = Change(editor, a.set, a.strength, a.source, judge, reference)
-    for path in edit_files(change, a.images, a.out, **options):
-        print(path)
-
-
-def _slide(a: argparse.Namespace) -> None:
-    from faceattr_jax.editor import load
-    from faceattr_jax.photos import slide_files
-
-    options = {"strengths": a.strengths, "source": a.source, "judge": load(a.judge) if a.judge else None}
-    for path in slide_files(load(a.checkpoint), a.images, a.attribute, a.out, **options):
-        print(path)
-
-
-def _generate(a: argparse.Namespace) -> None:
-    from faceattr_jax.editor import load
-    from faceattr_jax.photos import generate_file
-
-    generate_file(load(a.checkpoint), a.set, a.out, count=a.n, seed=a.seed, data=a.data)
-    print(a.out)
-
-
-def _swap(a: argparse.Namespace) -> None:
-    from faceattr_jax.editor import load
-    from faceattr_jax.photos import swap_files
-
-    steps = {"linear": a.linear, "matrix": a.matrix}
-    for path in swap_files(load(a.checkpoint), a.source, a.references, a.attributes, a.out, **steps):
-        print(path)
-
-
-def _convert(a: argparse.Namespace) -> None:
-    from faceattr_jax.convert import convert
-
-    config = convert(a.files, a.to, a.overrides)
-    print(f"{a.to}: {config.method}, {config.image_size} px, cut with {config.crop}; {', '.join(config.attributes)}")
-
-
-def _export(a: argparse.Namespace) -> None:
-    from faceattr_jax.export import to_onnx, to_safetensors, to_stablehlo
-
-    if a.to == "safetensors":
-        if a.function:
-            raise UserError("--function is for --to=stablehlo and --to=onnx; safetensors files hold all of a model.")
-        held = to_safetensors(a.checkpoint, a.file, half=a.half)
-    else:
-        if a.half:
-            raise UserError(
-                f"--half is for --to=safetensors; {a.to} files are checked against the model to more digits."
-            )
-        held = (to_onnx if a.to == "onnx" else to_stablehlo)(a.checkpoint, a.file, a.function)
-    print(f"{a.file}: {held}")
-
-
-def _card(a: argparse.Namespace) -> None:
-    from faceattr_jax.card import card
-
-    files.check_new(*[a.out] if a.out else [])
-    text = card(a.checkpoint)
-    if a.out:
-        files.write(a.out, text)
-    print(a.out or text)
-
-
-def _check(a: argparse.Namespace) -> None:
-    from faceattr_jax.data.check import check
-
-    report = check(a.path)
-    print(report.format())
-    if report.problems:
-        raise UserError(f"{a.path}: {len(report.problems)} problems, listed above.")
-
-
-def _label(a: argparse.Namespace) -> None:
-    from faceattr_jax.editor import load
-    from faceattr_jax.photos import label_folder
-
-    rows, problems = label_folder(load(a.judge), a.path.expanduser(), a.out, crop=a.crop, probabilities=a.probabilities)
-    for problem in problems:
-        print(f"problem: {problem}")
-    if not rows:
-        raise UserError(f"{a.out}: not written, because none of the pictures can be read; the problems are above.")
-    print(f"{a.out}: {rows:,} pictures")
-    if problems:
-        raise UserError(f"{a.out}: written without {len(problems)} picture{'s' * (len(problems) > 1)}, listed above.")
-
-
-def _prepare(a: argparse.Namespace) -> None:
-    from faceattr_jax.data.prepare import prepare
-
-    print(prepare(a.path, a.out, size=a.size, crop=a.crop).format())
-
-
-def _tfds(a: argparse.Namespace) -> None:
-    from faceattr_jax.data import tfds_celeba
-
-    if a.download:
-        tfds_celeba.download_tfds(a.data_dir)
-    else:
-        tfds_celeba.write_tfds(a.folder, a.data_dir, file_format=a.file_format)
-    print(a.data_dir)
-
-
-def _benchmark(a: argparse.Namespace) -> None:
-    from faceattr_jax import benchmark, scaling
-
-    if a.scaling is not None:
-        if a.against:
-            raise UserError("--against and --scaling are two measurements; ask for one at a time.")
-        found = scaling.scaling(a.config, scaling.points(a.config, a.scaling), rounds=a.rounds)
-        print(scaling.table(found))
-        for path in scaling.plot(found, a.out.with_suffix("")) if a.out else ():
-            print(path)
-    else:
-        oracle = benchmark.torch_oracle(a.config) if a.against else None  # before minutes are spent
-        found = benchmark.benchmark(a.config, rounds=a.rounds)
-        if oracle:
-            found["torch"] = oracle.benchmark(a.config, a.rounds)
-        print(benchmark.table(found))
-    if a.out:
-        files.write(a.out, json.dumps(found, indent=2))
-
-
-def _demo(a: argparse.Namespace) -> None:
-    from faceattr_jax.demo import serve
-    from faceattr_jax.editor import load
-
-    serve(load(a.checkpoint), a.host, a.port)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="faceattr", description=__doc__, allow_abbrev=False)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(
         parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-        name: str,
         run: Callable[[argparse.Namespace], int | None],
         text: str,
         *,
         compiles: bool = True,
     ) -> argparse.ArgumentParser:
-        sub = parsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        """A command by its own name."""
+        sub = parsers.add_parser(run.__name__, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run, compiles=compiles)
         return sub
 
@@ -283,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     config_help = "NAME[:VARIANT] of a config that ships with the package, or PATH.py[:VARIANT]"
 
     train = verb(
-        verbs, "train", _train,
-        "Train a model, or go on where the workdir's run stopped. SIGTERM saves, and ends it with exit code 75.",
+        verbs, commands.train,
+        "Train a model, or go on where the workdir's run stopped. "
+        f"SIGTERM saves, and ends it with exit code {STOPPED}.",
     )  # fmt: skip
     train.add_argument("--config", required=True, help=f"{config_help}; --config.KEY=VALUE changes a key")
     train.add_argument("--workdir", required=True, type=Path, help="folder of the run: checkpoints, metrics, grids")
@@ -292,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, help="number of hosts")
     train.add_argument("--process", type=int, help="this host's number, from 0")
 
-    evaluate = verb(verbs, "evaluate", _evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
+    evaluate = verb(verbs, commands.evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
     evaluate.add_argument(
         "--workdir", required=True, type=Path, nargs="+", action="extend", metavar="RUN",
         help="of the run, or one checkpoint in it; several for a protocol of several",
@@ -301,9 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--recognizer", default="", help="workdir of a face recogniser, for protocols")
     evaluate.add_argument("--out", type=Path, help="folder of the report (WORKDIR/evaluation)")
     evaluate.add_argument("--curve", action="store_true", help="accuracy over strengths, too")
-    compare = verb(
-        verbs, "compare", _compare, "Measure runs of any methods on the same faces; JSON, Markdown and HTML."
-    )
+    compare = verb(verbs, commands.compare, "Measure runs of any methods on the same faces; JSON, Markdown and HTML.")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
     compare.add_argument("--out", type=Path, required=True, help="folder of the report")
     for sub, split, which in ((evaluate, "", "test, or the protocol's"), (compare, "test", "test")):
@@ -318,18 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     study = verbs.add_parser("study", help="The papers' studies: with people, and with a classifier.").add_subparsers(
         metavar="VERB", required=True
     )
-    ask = verb(study, "ask", _study_ask, "Write a questionnaire about runs' edits, a page that works offline.")
+    ask = verb(study, commands.ask, "Write a questionnaire about runs' edits, a page that works offline.")
     ask.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
     ask.add_argument("--out", type=Path, required=True, help="PAGE.html; PAGE.key.json is written beside it")
     ask.add_argument("--faces", type=int, default=100, help="how many, each edited by every run (100, as in the paper)")
     ask.add_argument("--seed", type=int, default=0, help="of the faces, the attributes and their order")
     ask.add_argument("--split", default="test", help="train, valid, test or all (test)")
-    count = verb(study, "count", _study_count, "Make the paper's table of answer files.", compiles=False)
+    count = verb(study, commands.count, "Make the paper's table of answer files.", compiles=False)
     count.add_argument("answers", type=Path, nargs="+", metavar="ANSWERS.json", help="what the page saves")
     count.add_argument("--key", type=Path, required=True, help="the key that ask wrote beside the page")
     count.add_argument("--out", type=Path, help="a JSON file for the numbers")
     augment = verb(
-        study, "augment", _study_augment,
+        study, commands.augment,
         "Train a classifier without and with an editor's edits of its training data; writes the table of the gain.",
     )  # fmt: skip
     augment.add_argument("editor", metavar="RUN", help=checkpoint_help)
@@ -340,11 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--data", default="", help="other data than the runs' own")
         sub.add_argument("--strength", type=float, default=1.0, help="of the edits (1: as in training)")
 
-    for name, run, text in (
-        ("edit", _edit, "Edit faces in photos; writes NAME.edited.png, of the photo's size."),
-        ("slide", _slide, "Slide one attribute through several strengths; writes NAME.slide.png."),
+    for run, text in (
+        (commands.edit, "Edit faces in photos; writes NAME.edited.png, of the photo's size."),
+        (commands.slide, "Slide one attribute through several strengths; writes NAME.slide.png."),
     ):
-        sub = verb(verbs, name, run, text)
+        sub = verb(verbs, run, text)
         sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
         sub.add_argument("--checkpoint", default=DEFAULT_MODEL, help=either_help)
         sub.add_argument(
@@ -352,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--judge", default="", help="workdir of a classifier that reads what the faces have")
         sub.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
-        if name == "edit":
+        if run is commands.edit:
             sub.add_argument("--set", required=True, help="such as Eyeglasses=1,Smiling=0")
             sub.add_argument("--strength", type=float, default=1.0, help="1: as in training; 2: twice that")
             sub.add_argument(
@@ -378,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="such as 0,0.5,1 (0,0.5,1,1.5,2; of a model with sliders, --strengths=-1,-0.5,0,0.5,1)",
             )  # fmt: skip
 
-    generate = verb(verbs, "generate", _generate, "Draw new faces with wanted attributes; writes one sheet of them.")
+    generate = verb(verbs, commands.generate, "Draw new faces with wanted attributes; writes one sheet of them.")
     generate.add_argument("--checkpoint", required=True, help=checkpoint_help)
     generate.add_argument("--set", default="", help="such as Male=1,Smiling=1; the others as people have them")
     generate.add_argument("--n", type=int, default=64, help="how many faces (64)")
@@ -386,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--data", default="", help="whose labels the others come from (the run's own data)")
     generate.add_argument("--out", type=Path, default=Path("generated.png"), help="the sheet (generated.png)")
 
-    swap = verb(verbs, "swap", _swap, "Give a face the attributes of other faces; writes NAME.swapped.png.")
+    swap = verb(verbs, commands.swap, "Give a face the attributes of other faces; writes NAME.swapped.png.")
     swap.add_argument("source", type=Path, metavar="SOURCE", help="picture of the face to change")
     swap.add_argument("references", nargs="+", type=Path, metavar="REFERENCE", help="one for all attributes, or each")
     swap.add_argument("--attributes", required=True, help="what to take over, such as Eyeglasses,Bangs")
@@ -402,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     convert = verb(
-        verbs, "convert", _convert, "Make a run of weights from elsewhere, or of what export wrote.", compiles=False
+        verbs, commands.convert, "Make a run of weights from elsewhere, or of what export wrote.", compiles=False
     )
     convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="which program wrote it, it tells itself")
     convert.add_argument(
@@ -411,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     convert.set_defaults(overrides={})
 
-    export = verb(verbs, "export", _export, "Write a trained model, or the function that it is, for other programs.")
+    export = verb(verbs, commands.export, "Write a trained model, or the function that it is, for other programs.")
     export.add_argument("checkpoint", metavar="RUN", help=checkpoint_help)
     export.add_argument("file", type=Path, metavar="FILE", help="new file to write")
     export.add_argument(
@@ -425,12 +212,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--half", action="store_true", help="safetensors of float16, half as large")
 
     card = verb(
-        verbs, "card", _card, "Write a model card: what a checkpoint is, its data, scores and limits.", compiles=False
+        verbs, commands.card, "Write a model card: what a checkpoint is, its data, scores and limits.", compiles=False
     )
     card.add_argument("checkpoint", metavar="RUN", help=checkpoint_help)
     card.add_argument("--out", type=Path, help="Markdown file to write (standard output)")
 
-    demo = verb(verbs, "demo", _demo, "Serve a web page to play with a trained model, on this computer alone.")
+    demo = verb(verbs, commands.demo, "Serve a web page to play with a trained model, on this computer alone.")
     demo.add_argument("--checkpoint", default=DEFAULT_MODEL, help=either_help)
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: for everybody")
     demo.add_argument("--port", type=int, default=7860)
@@ -438,27 +225,27 @@ def _parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="Check, prepare and convert data sets.").add_subparsers(
         metavar="VERB", required=True
     )
-    check = verb(data, "check", _check, "List what a data set holds and everything that is wrong.", compiles=False)
+    check = verb(data, commands.check, "List what a data set holds and everything that is wrong.", compiles=False)
     check.add_argument("path")
-    label = verb(data, "label", _label, "Write what a trained classifier reads off every picture of a folder.")
+    label = verb(data, commands.label, "Write what a trained classifier reads off every picture of a folder.")
     label.add_argument("path", type=Path)
     label.add_argument("--judge", required=True, help="workdir of a classifier, or one checkpoint in it")
     label.add_argument("--out", required=True, type=Path, help="the CSV; beside the pictures as labels.csv it is data")
     label.add_argument("--probabilities", type=Path, help="another CSV, with the probabilities")
     label.add_argument("--crop", default="", help="crop preset, for pictures unlike the judge's (the judge's own)")
-    prepare = verb(data, "prepare", _prepare, "Decode and crop once, to an array that trains fast.", compiles=False)
+    prepare = verb(data, commands.prepare, "Decode and crop once, to an array that trains fast.", compiles=False)
     prepare.add_argument("path")
     prepare.add_argument("--out", required=True, type=Path)
     prepare.add_argument("--size", required=True, type=int, help="pixels")
     prepare.add_argument("--crop", default="center178", help="crop preset (center178)")
-    tfds = verb(data, "tfds", _tfds, "Write a folder in CelebA's layout as a standard TFDS celeb_a.", compiles=False)
+    tfds = verb(data, commands.tfds, "Write a folder in CelebA's layout as a standard TFDS celeb_a.", compiles=False)
     tfds.add_argument("--data-dir", required=True, type=Path, help="TFDS data_dir to write into")
     origin = tfds.add_mutually_exclusive_group(required=True)
     origin.add_argument("--from", dest="folder", type=Path, help="folder in CelebA's layout")
     origin.add_argument("--download", action="store_true", help="let TFDS fetch CelebA")
     tfds.add_argument("--file-format", default="array_record", choices=("array_record", "tfrecord"))
 
-    benchmark = verb(verbs, "benchmark", _benchmark, "Time the phases of a config on this machine.")
+    benchmark = verb(verbs, commands.benchmark, "Time the phases of a config on this machine.")
     benchmark.add_argument("--config", required=True, help=config_help)
     benchmark.add_argument("--rounds", type=int, default=7, help="iterations to take the median of (7)")
     benchmark.add_argument("--out", type=Path, help="a JSON file for the numbers; charts of --scaling go beside it")

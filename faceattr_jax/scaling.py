@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from faceattr_jax import benchmark, files
+from faceattr_jax import benchmark
 from faceattr_jax import config as configs
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import page
@@ -161,8 +161,6 @@ def plot(found: dict[str, Any], stem: Path) -> list[Path]:
         rows = [row for row in found["rows"] if row["axis"] == axis]
         for what, unit, scale in (("images_per_second", "images/s", 1), ("flops", "GFLOP an iteration", 1e-9)):
             points = [row["value"] for row in rows], [row[what] * scale for row in rows]
-            for picture in page.curves(f"{found['config']}: {unit}", {found["device"]: points}, AXES[axis], unit):
-                path = stem.with_name(f"{stem.name}-{axis}-{what}.png")
-                files.write(path, picture.png)
-                written.append(path)
+            chart = page.curves(f"{found['config']}: {unit}", {found["device"]: points}, AXES[axis], unit)
+            written += page.save(chart, stem.with_name(f"{stem.name}-{axis}-{what}.png"))
     return written

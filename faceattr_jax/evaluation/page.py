@@ -6,11 +6,13 @@ import html
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from faceattr_jax import files
 from faceattr_jax.evaluation import report
 
 _STYLE = """
@@ -96,7 +98,14 @@ def grid(sheet: np.ndarray, says: str) -> Picture:
     return Picture(file.getvalue(), says)
 
 
-# Charts. matplotlib is part of faceattr_jax[evaluation]; without it pages have none.
+# Charts: a list of one. matplotlib is part of faceattr_jax[evaluation]; without it there is none.
+
+
+def save(chart: Sequence[Picture], path: Path) -> list[Path]:
+    """Write a chart to a file of its own, if there is one; returns the paths written."""
+    for picture in chart:
+        files.write(path, picture.png)
+    return [path] * len(chart)
 
 
 def bars(title: str, series: Mapping[str, Mapping[str, float]], unit: str = "") -> list[Picture]:

@@ -266,11 +266,9 @@ class _Run:
         So that no more than two programs are compiled.
         """
         train, many = self.config.train, self.per_call
+        periods = [every for every in (train.checkpoint_every, train.evaluate_every) if every]
         inside = range(step + 1, step + many)
-        between = any(
-            (each % every == 0) for every in (train.checkpoint_every, train.evaluate_every) if every for each in inside
-        )
-        between = between or any(bound - 1 in inside for bound in train.profile)
+        between = any(each + 1 in train.profile or any(each % every == 0 for every in periods) for each in inside)
         return 1 if between or many > left else many
 
     def _profile(self, step: int, state: TrainState) -> None:
