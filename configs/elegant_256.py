@@ -55,7 +55,6 @@ def common(variant: str) -> ConfigDict:
             # The paper is silent; the code's, whose biases are PyTorch's default.
             "kernel_deviation": 0.02,
             "bias_bound": 1.0,  # of the uniform initial biases, in 1 / sqrt(fan in)
-            "swap_noise": 0.0,  # deviation of the noise on the fakes that `swap_back` encodes; the paper has none
         }
     )
     # The weights belong to sums over A and B of means over elements. The paper has no weights.
@@ -65,8 +64,6 @@ def common(variant: str) -> ConfigDict:
             "distance": "l1",  # of the reconstruction; the paper's norm is not named, the code has "l2", squared
             "adversarial": (1.0, 1.0),  # of the generator, at full and at half size
             "discriminators": (1.0, 1.0),  # of the discriminators' own losses
-            "swap_back": 0.0,  # of faces from themselves swapped twice, in `distance`; the paper has no such term
-            "change": 0.0,  # of |C - A| and |D - B|; the paper has no such term
         }
     )
     config.optimizer.weight_decay = 0.0  # L2, through Adam's direction; the paper is silent

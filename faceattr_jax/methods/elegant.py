@@ -38,7 +38,7 @@ from faceattr_jax.methods.base import (
     learning_rate,
     variables_of,
 )
-from faceattr_jax.nn.blocks import LEAK, instance_noise, interleave, mean_pool, separate, tile
+from faceattr_jax.nn.blocks import LEAK, interleave, mean_pool, separate, tile
 from faceattr_jax.nn.conv import Conv, ConvTranspose
 from faceattr_jax.nn.precision import Dense, full
 
@@ -331,58 +331,28 @@ class ELEGANT(FromConfig):
         return Out(losses={"discriminators": jnp.asarray(loss)}, metrics=metrics)
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
-
-        The paper's loss asks for B's attribute, not for its style. `loss.swap_back` above 0 has C and D exchange the
-        attribute once more and compares the results with A and B: D wears nothing of B's style, so B can only have it
-        back from C. `loss.change` keeps C near A and D near B. The paper has neither.
-        """
-        weights = self.config.loss
+        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12)."""
         pair = self._pair(variables, batch, ctx.index)
         reconstructions = self.decode(variables, pair.images, pair.features, pair.features[-1])
         fakes = self.decode(variables, pair.images, pair.features, pair.exchanged)
-        distance = DISTANCES[weights.distance]
-        metrics = {"reconstruction": 2.0 * distance(reconstructions, pair.images)}
-        loss = weights.reconstruction * metrics["reconstruction"]
-        for weight, name in zip(weights.adversarial, SCALES, strict=True):
+        metrics = {"reconstruction": 2.0 * DISTANCES[self.config.loss.distance](reconstructions, pair.images)}
+        loss = self.config.loss.reconstruction * metrics["reconstruction"]
+        for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
-        # Configs stored by older versions lack the keys.
-        if weights.get("swap_back", 0.0):
-            metrics["swap_back"] = 2.0 * distance(self._swap_back(variables, fakes, ctx), pair.images)
-            loss = loss + weights.swap_back * metrics["swap_back"]
-        if weights.get("change", 0.0):
-            metrics["change"] = 2.0 * losses.l1(fakes, pair.images)
-            loss = loss + weights.change * metrics["change"]
         return Out(losses={"generator": loss}, metrics=metrics)
-
-    def _swap_back(self, variables: Variables, fakes: jax.Array, ctx: Ctx) -> jax.Array:
-        """C and D, alternating (2B, S, S, 3), after one more exchange: A'' and B''.
-
-        Only what is encoded is noisy: a style in traces that nobody sees is lost, and A'' and B'' can be without noise.
-        """
-        noisy = instance_noise(ctx.key, fakes, self.config.model.get("swap_noise", 0.0))
-        features = self.encode(variables, noisy)
-        return self.decode(variables, fakes, features, self._exchanged(features[-1], ctx.index))
 
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
         a, b = batch["positive"], batch["negative"]
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
-        exchanged_labels = exchange(a["labels"], b["labels"], self._chosen(index))
-        exchanged = self._exchanged(features[-1], index)
-        return _Pair(images, labels, features, exchanged, interleave(*exchanged_labels))
-
-    def _exchanged(self, codes: jax.Array, index: jax.Array) -> jax.Array:
-        """Codes of pairs, alternating (2B, h, w, C), with the part of attribute `index` exchanged."""
-        own, other = separate(codes)
-        return interleave(*exchange(own, other, self.channels(self._chosen(index))))
-
-    def _chosen(self, index: jax.Array) -> jax.Array:
-        """The mask of attribute `index`, bool (n,)."""
-        return jnp.arange(len(self.attributes)) == index
+        chosen = jnp.arange(len(self.attributes)) == index
+        own, other = separate(features[-1])
+        exchanged = exchange(own, other, self.channels(chosen))
+        exchanged_labels = exchange(a["labels"], b["labels"], chosen)
+        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
