@@ -66,10 +66,6 @@ def common(variant: str) -> ConfigDict:
             # Deviation of the noise on what D and C see in training. The paper has none; it keeps a decoder from
             # satisfying a small C by changes that nobody can see, and for that it must not fall to 0 in the end.
             "instance_noise": 0.0,
-            # Pixels, fractions included, by which what D and C see in training is moved at most along both axes, each
-            # image by itself. The paper has none. An edit must then survive the resampling that a photo goes through,
-            # and where data are few it is the translation of DiffAugment (Zhao et al. 2020).
-            "shift": 0.0,
             "batch_norm_momentum": 0.999,  # the paper is silent; TF slim's default
         }
     )
@@ -80,7 +76,6 @@ def common(variant: str) -> ConfigDict:
             "generator_classification": 10.0,  # lambda 2
             "critic_classification": 1.0,  # lambda 3
             "trace_classification": 0.0,  # of edits by their source's attributes, in C's update; the paper has none
-            "change": 0.0,  # of |x^b - x|, a mean over elements; the paper has no such term
             "gradient_penalty": 10.0,  # the paper cites WGAN-GP, whose weight this is
         }
     )

@@ -205,7 +205,7 @@ def matrix_product_peak(dtype: str = "float32", *, rounds: int = 5) -> float:
     """Operations per second of one device in the best of some products of two large square matrices."""
     side = MATRIX.get(jax.default_backend(), 8192)
     with computing(dtype):
-        # Random, because a GPU multiplies constants faster: they switch fewer of its transistors.
+        # Random: a GPU may multiply constants faster.
         matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(compute_dtype())
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(matrix))

@@ -18,8 +18,8 @@
 #   FACES      drawn faces to train on (synthetic:4096)
 #
 # It has never run as a whole: two hours of one card are an estimate. When it hangs: it prints each command before it runs
-# it; AttGAN at 128 px takes 80 s to compile on an H100. Nothing else should run on the card: a dozen programs whose
-# convolutions XLA tuned at once filled its 80 GB. What fails is said at the end, and does not keep the rest from running.
+# it; a benchmark of AttGAN at 128 px took 80 s on an H100, most of it compilation. Nothing else should run on the card:
+# more than a dozen programs that tuned their convolutions at once filled its 80 GB. What fails is said at the end, and does not keep the rest from running.
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"

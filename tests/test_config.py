@@ -35,9 +35,11 @@ def test_a_config_of_an_older_version_differs_by_what_is_no_default():
     config = configs.load("attgan_128")
     old = ConfigDict(config.to_dict())
     del old.dtype, old.data.shards, old.data.resident
-    del old.loss.change, old.model.shift  # what a method gains is off unless it is asked for
+    del old.loss.trace_classification, old.model.instance_noise  # what a method gains is off unless it is asked for
     assert configs.differences(old, config) == configs.differences(config, old) == []
-    assert configs.differences(old, configs.load("attgan_128", {"loss.change": "5.0"})) == ["loss.change"]
+    assert configs.differences(old, configs.load("attgan_128", {"model.instance_noise": "0.1"})) == [
+        "model.instance_noise"
+    ]
     del old.loss.gradient_penalty  # not 0
     assert configs.differences(old, config) == ["loss.gradient_penalty"]
     old.loss.gradient_penalty = config.loss.gradient_penalty

@@ -40,7 +40,6 @@ from faceattr_jax.nn.blocks import (
     instance_noise,
     interleave,
     norm,
-    random_shift,
     sample_norm,
     separate,
     tile,
@@ -217,7 +216,7 @@ class AttGAN(FromConfig):
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
         # The critic has no batch statistics, so real and fake images may share one pass.
-        real, fake = self._shown(noise_key, jnp.stack([images, jax.lax.stop_gradient(fake)]))
+        real, fake = self._noisy(noise_key, jnp.stack([images, jax.lax.stop_gradient(fake)]))
         values, logits = self._discriminate(variables, interleave(real, fake))
         adversarial = losses.wasserstein_critic(*separate(values))
         penalty = losses.gradient_penalty(lambda x: self._discriminate(variables, x)[0], real, fake, penalty_key)
@@ -247,7 +246,7 @@ class AttGAN(FromConfig):
         """min over Enc, Dec of l1 L_rec + l2 L_cls_g + L_adv_g (eq. 13).
 
         The decoder runs twice, on b and then on a; each pass normalises with its own batch statistics and moves
-        the averages. `loss.change` above 0 adds that weight of |x^b - x|, which the paper does not have.
+        the averages.
         """
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
@@ -256,14 +255,11 @@ class AttGAN(FromConfig):
         features, encoder_stats = self._train_encode(variables, images)
         fake, decoder_stats = self._train_decode(variables, features, target)
         reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
-        values, logits = self._discriminate(variables, self._shown(noise_key, fake))
+        values, logits = self._discriminate(variables, self._noisy(noise_key, fake))
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
         distance = losses.l1(reconstruction, images)
         constraint, metrics = self._constrain(variables, features, labels, ctx)
-        if weights.change:
-            change = losses.l1(fake, images)
-            constraint, metrics = constraint + weights.change * change, {**metrics, "change": change}
         return Out(
             losses={
                 "generator": weights.reconstruction * distance
@@ -299,10 +295,9 @@ class AttGAN(FromConfig):
     def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return TARGETS[self.config.targets](key, labels, self.attributes)
 
-    def _shown(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """What D and C are shown in training, (..., S, S, 3): moved by `model.shift`, then under noise."""
-        moved = random_shift(jax.random.fold_in(key, 1), images, self.config.model.shift)
-        return instance_noise(key, moved, self.config.model.instance_noise)
+    def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """What D and C are shown in training."""
+        return instance_noise(key, images, self.config.model.instance_noise)
 
     def _discriminate(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)

@@ -1,7 +1,6 @@
 """Building blocks that several papers share. NHWC."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -36,31 +35,6 @@ def sample_norm(x: jax.Array, kind: str, *, epsilon: float | None = None, name: 
 def instance_noise(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
     """Images for a discriminator in training: under Gaussian noise (Sonderby et al. 2016), or themselves at 0."""
     return images + deviation * jax.random.normal(key, images.shape) if deviation else images
-
-
-def random_shift(key: jax.Array, images: jax.Array, pixels: float) -> jax.Array:
-    """Images (..., H, W, C) for a discriminator in training, or themselves at 0: each moved by its own random offsets.
-
-    Down and to the right by what is uniform in [-pixels, pixels], fractions included; bilinear, edge pixels repeated.
-    `shifted` moves by whole pixels.
-    """
-    if not pixels:
-        return images
-    height, width, channels = images.shape[-3:]
-    reach = math.ceil(pixels)
-    offsets = jax.random.uniform(key, (*images.shape[:-3], 2), minval=-pixels, maxval=pixels)
-
-    def move(image: jax.Array, offset: jax.Array) -> jax.Array:
-        image = jnp.pad(image, ((reach, reach + 1), (reach, reach + 1), (0, 0)), mode="edge")
-        start = jnp.floor(reach - offset)
-        (y, x), (top, left) = start.astype(jnp.int32), reach - offset - start
-        cut = jax.lax.dynamic_slice(image, (y, x, jnp.int32(0)), (height + 1, width + 1, channels))
-        cut = (1.0 - top) * cut[:-1] + top * cut[1:]
-        return (1.0 - left) * cut[:, :-1] + left * cut[:, 1:]
-
-    for _ in images.shape[:-3]:
-        move = jax.vmap(move)
-    return move(images, offsets)
 
 
 def interleave(*sets: jax.Array) -> jax.Array:

@@ -105,7 +105,7 @@ def per_call(config: ConfigDict, where: resident.Choice) -> int:
 
     Raises UserError where it cannot be.
     """
-    many, train = config.train.per_call, config.train
+    many = config.train.per_call
     if many < 0:
         raise UserError(f"train.per_call is {many}; it is a number of iterations, or 0 to choose one.")
     if many > 1 and not where.resident:
@@ -114,10 +114,15 @@ def per_call(config: ConfigDict, where: resident.Choice) -> int:
         )
     if many or not where.resident or jax.default_backend() == "cpu":
         return many or 1
-    boundaries = [every for every in (train.checkpoint_every, train.evaluate_every) if every]
-    dividing = [count for count in range(2, MOST_PER_CALL + 1) if math.gcd(*boundaries) % count == 0]
+    periods = _periods(config)
+    dividing = [count for count in range(2, MOST_PER_CALL + 1) if math.gcd(*periods) % count == 0]
     # Where none divides both, what is left before a boundary goes singly: a second program, which is worth compiling.
-    return max(dividing, default=min(MOST_PER_CALL, *boundaries))
+    return max(dividing, default=min(MOST_PER_CALL, *periods))
+
+
+def _periods(config: ConfigDict) -> list[int]:
+    """After every so many iterations something happens that ends a call."""
+    return [every for every in (config.train.checkpoint_every, config.train.evaluate_every) if every]
 
 
 def training_indices(config: ConfigDict, source: Source) -> np.ndarray:
@@ -265,10 +270,11 @@ class _Run:
 
         So that no more than two programs are compiled.
         """
-        train, many = self.config.train, self.per_call
-        periods = [every for every in (train.checkpoint_every, train.evaluate_every) if every]
+        many, periods = self.per_call, _periods(self.config)
         inside = range(step + 1, step + many)
-        between = any(each + 1 in train.profile or any(each % every == 0 for every in periods) for each in inside)
+        between = any(
+            each + 1 in self.config.train.profile or any(each % every == 0 for every in periods) for each in inside
+        )
         return 1 if between or many > left else many
 
     def _profile(self, step: int, state: TrainState) -> None:

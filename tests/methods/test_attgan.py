@@ -5,10 +5,8 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
-import scipy.ndimage
 
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import config as configs
@@ -211,63 +209,10 @@ def float_batch(**kwargs):
 def test_instance_noise_is_seen_in_training_alone():
     images = jnp.zeros((8, 64, 64, 3))
     noisy = tiny(**{"model.instance_noise": "0.2"})
-    np.testing.assert_allclose(float(jnp.std(noisy._shown(jax.random.key(1), images))), 0.2, rtol=0.02)
-    assert tiny()._shown(jax.random.key(1), images) is images  # and at a shift of 0
+    np.testing.assert_allclose(float(jnp.std(noisy._noisy(jax.random.key(1), images))), 0.2, rtol=0.02)
+    assert tiny()._noisy(jax.random.key(1), images) is images
     faces = float_batch()["images"]
     np.testing.assert_array_equal(quick(noisy.classify)(variables(), faces), inference("classify")(faces))
-
-
-def test_a_shift_and_noise_are_of_what_d_and_c_are_shown():
-    """In both phases, real images by other draws than edits, and the noise after the move: it is not smoothed."""
-    method = tiny(**{"model.shift": "0.5", "model.instance_noise": "0.2"})
-    data, both = float_batch(), jax.random.normal(jax.random.key(2), (2, 4, SIZE, SIZE, 3))
-
-    def shown(key, images):
-        offsets = jax.random.uniform(jax.random.fold_in(key, 1), (*images.shape[:-3], 2), minval=-0.5, maxval=0.5)
-        moved = [
-            scipy.ndimage.shift(np.asarray(images[at]), (*offsets[at], 0), order=1, mode="nearest")
-            for at in np.ndindex(images.shape[:-3])
-        ]
-        return jnp.asarray(moved).reshape(images.shape) + 0.2 * jax.random.normal(key, images.shape)
-
-    np.testing.assert_allclose(method._shown(jax.random.key(1), both), shown(jax.random.key(1), both), atol=1e-5)
-
-    ctx = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
-    z = applied("encoder")(data["images"])
-    target_key, noise_key = jax.random.split(ctx.key)
-    fake = applied("decoder")(z, attgan.shuffled_targets(target_key, data["labels"], method.attributes))
-    values, _ = applied("discriminator")(shown(noise_key, fake))
-    m = quick(method.generator_objective)(variables(), data, {}, ctx).metrics
-    np.testing.assert_allclose(m["adversarial"], -np.mean(values), rtol=1e-4, atol=1e-5)
-
-    shuffle_key, _, noise_key = jax.random.split(ctx.key, 3)
-    fake = applied("decoder")(z, attgan.shuffled_targets(shuffle_key, data["labels"], method.attributes))
-    real, fake = (applied("discriminator")(x)[0] for x in shown(noise_key, jnp.stack([data["images"], fake])))
-    m = quick(method.critic_objective)(variables(), data, {}, ctx).metrics
-    np.testing.assert_allclose(m["distance"], np.mean(real) - np.mean(fake), rtol=1e-3, atol=1e-5)
-
-
-def test_change_is_the_mean_distance_of_edits_from_their_originals():
-    data = float_batch()
-    ctx = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
-    plain = quick(tiny().generator_objective)(variables(), data, {}, ctx)
-    out = quick(tiny(**{"loss.change": "5.0"}).generator_objective)(variables(), data, {}, ctx)
-    target = attgan.shuffled_targets(jax.random.split(ctx.key)[0], data["labels"], tiny().attributes)
-    fake = np.asarray(applied("decoder")(applied("encoder")(data["images"]), target), np.float64)
-    np.testing.assert_allclose(out.metrics["change"], np.abs(fake - data["images"]).mean(), rtol=1e-5)
-    np.testing.assert_allclose(
-        out.losses["generator"], plain.losses["generator"] + 5 * out.metrics["change"], rtol=1e-5
-    )
-    assert "change" not in plain.metrics
-
-
-def test_a_model_of_an_older_version_loads_without_the_keys():
-    config = ml_collections.ConfigDict(tiny().config.to_dict())
-    del config.model.shift, config.loss.change
-    data = float_batch()
-    request = EditRequest(target=1 - data["labels"])
-    edited = quick(build(config.lock()).edit)(variables(), data["images"], request)
-    np.testing.assert_array_equal(edited, inference("edit")(data["images"], request))
 
 
 def test_losses_are_the_papers_sums():

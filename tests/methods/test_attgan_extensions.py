@@ -150,7 +150,7 @@ def test_intensity_losses_by_hand():
     target_key, noise_key = jax.random.split(KEY)
     target = np.asarray(method._targets(target_key, data["labels"]))
     fake = decoded(INTENSITY, features, jnp.asarray(intensity * (2 * target - 1), jnp.float32), train=True)
-    values, logits = quick(method._discriminate)(held, method._shown(noise_key, fake))
+    values, logits = quick(method._discriminate)(held, method._noisy(noise_key, fake))
     np.testing.assert_allclose(m["adversarial"], -np.mean(values), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(m["classification"], entropy(logits, target), rtol=1e-4)
 

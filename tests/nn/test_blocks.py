@@ -1,11 +1,9 @@
-"""Norms, tiling, pooling and moving against NumPy and SciPy."""
+"""Norms, tiling and pooling against NumPy."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage
 
 from faceattr_jax.nn import blocks
 
@@ -65,33 +63,3 @@ def test_rows_of_sets_alternate_and_come_apart_again():
     np.testing.assert_array_equal(rows, [a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2], a[3], b[3], c[3]])
     for ours, own in zip(blocks.separate(rows, 3), (a, b, c), strict=True):
         np.testing.assert_array_equal(ours, own)
-
-
-@pytest.mark.parametrize("pixels", [0.5, 1.0, 2.3])
-def test_a_random_shift_is_scipys_with_edges_repeated(pixels):
-    key, shape = jax.random.key(1), (5, 7, 3)
-    images, y = np.random.default_rng(0).normal(size=(2, 2, 20, *shape))
-
-    def moved(image, offset):
-        return scipy.ndimage.shift(image, (*offset, 0), order=1, mode="nearest")
-
-    with jax.enable_x64(True):
-        offsets = np.asarray(jax.random.uniform(key, (2, 20, 2), minval=-pixels, maxval=pixels))
-        found, pullback = jax.vjp(lambda x: blocks.random_shift(key, x, pixels), jnp.asarray(images))
-        (gradient,) = pullback(jnp.asarray(y))
-    assert offsets.min() < -0.8 * pixels < 0.8 * pixels < offsets.max()
-    for at in np.ndindex(2, 20):
-        np.testing.assert_allclose(found[at], moved(images[at], offsets[at]), atol=1e-12)
-    # A move is linear: its gradient's matrix is its own, transposed.
-    basis = np.eye(np.prod(shape)).reshape(-1, *shape)
-    for at in ((0, 0), (0, 1), (1, 0)):
-        transposed = np.stack([moved(pixel, offsets[at]).ravel() for pixel in basis])
-        np.testing.assert_allclose(gradient[at].ravel(), transposed @ y[at].ravel(), atol=1e-12)
-
-
-def test_a_random_shift_takes_float32_and_of_nothing_is_the_image_itself():
-    images = jnp.ones((2, 4, 4, 3))
-    moved = blocks.random_shift(jax.random.key(0), images, 0.5)
-    assert moved.dtype == jnp.float32
-    np.testing.assert_allclose(moved, images, atol=1e-6)
-    assert blocks.random_shift(jax.random.key(0), images, 0.0) is images
