@@ -196,7 +196,7 @@ def changed(editor: Editor, face: np.ndarray, own: Collection[str], strengths: M
     plain, edited = (
         np.asarray(editor.edit(face, edits, strength=s, source=source)) for s in (np.zeros_like(each), each)
     )
-    return edited, photo.difference(to_float(face), plain, edited)
+    return edited, photo.difference(to_float(face), plain, edited, editor.crop)
 
 
 def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequence[str], step: float) -> Edit:
@@ -204,7 +204,7 @@ def swapped(editor: Editor, face: np.ndarray, reference: np.ndarray, names: Sequ
     if not names:
         raise UserError("choose at least one attribute to take over.")
     plain, edited = np.asarray(editor.linear(face, reference, names, [0.0, step]))
-    return edited, photo.difference(to_float(face), plain, edited)
+    return edited, photo.difference(to_float(face), plain, edited, editor.crop)
 
 
 def generated(editor: Editor, names: Sequence[str], count: int, seed: int) -> list[np.ndarray]:

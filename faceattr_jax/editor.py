@@ -75,8 +75,9 @@ class Editor:
 
         strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that; one for all
         attributes, or (n,). source: the faces' own attributes, 0/1 (B, n); by default what the model reads off them.
-        What an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images
-        of another size.
+        It misreads some, so beyond strength 1 what `edits` names goes on even where it is read as there already. What
+        an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images of
+        another size.
 
         >>> edited = editor.edit(faces, {"Eyeglasses": 1, "Male": 0}, strength=1.5)
         >>> edited.shape == faces.shape, edited.dtype
@@ -93,7 +94,8 @@ class Editor:
         x, single = self._images(images)
         own = self._own(x, source)
         target = attribute_names.edited(own, edits, self.attributes)
-        request = EditRequest(target=target, source=own, strength=jnp.asarray(strength, jnp.float32))
+        named = self._mask(tuple(edits)) & (source is None)
+        request = EditRequest(target, own, jnp.asarray(strength, jnp.float32), jnp.asarray(named))
         return self._out(self._calls["edit"](self.variables, x, request), single)
 
     @property

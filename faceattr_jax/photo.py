@@ -12,14 +12,17 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from faceattr_jax.data import align
+from faceattr_jax.data import align, crops
 from faceattr_jax.data.images import decode
 from faceattr_jax.errors import UserError
 
 NEAR = 1
 """Standard deviation, in pixels of the model, of the bell over which an edit is weighed against what was there."""
 
-FALLOFF = 1 / 8
+FIRM = 16
+"""How much an edit's power counts in that, against what the reconstruction lacks."""
+
+FALLOFF = 1 / 12
 """The part of a crop's side in which an edit fades out, to nothing at its border."""
 
 ROWS = 256
@@ -133,19 +136,38 @@ def _editable(image: Image.Image) -> Image.Image:
     return image if image.mode in MODES else image.convert("RGB")
 
 
-def difference(seen: np.ndarray, plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
+def difference(seen: np.ndarray, plain: np.ndarray, edited: np.ndarray, crop: str) -> np.ndarray:
     """What an edit adds to the photo, for `paste`: float32 (S, S, 3) in grey levels.
 
     seen, plain, edited: the face as the photo shows it to the model, as that reconstructs it, and edited: (S, S, 3) in
-    [-1, 1]. It is the edit less the unedited reconstruction, so that nothing is added where nothing is edited, and the
-    model's failings stay out of the photo. What the reconstruction lacks, such as the line of closed lips, would show
-    through an edit, and goes as far as the edit is the stronger of the two. Strength 0 adds nothing.
+    [-1, 1], cut by preset `crop` (`crops.placement`). It is the edit less the unedited reconstruction, so that nothing
+    is added where nothing is edited, and the model's failings stay out of the photo's surroundings. What the
+    reconstruction lacks, such as the line of closed lips, would show through an edit, or leave a face half its own: it
+    goes as far as the edit is the stronger, of a pixel by its neighbours, of the face by all of it. Strength 0 adds
+    nothing. Fine contrasts are raised by what enlarging takes of them.
     """
     seen, plain, edited = (127.5 * image.clip(-1, 1).astype(np.float32) for image in (seen, plain, edited))
     change, lacking = edited - plain, seen - plain
-    strong, weak = (_nearby((each**2).mean(axis=-1)) for each in (change, lacking))
-    change -= (strong / np.maximum(strong + weak, 1e-6))[..., None] * lacking
-    return change
+    strong, weak = ((each**2).mean(axis=-1) for each in (change, lacking))
+    face = _nearby(crops.placed_region(crop, len(seen)).astype(np.float32))
+    nearby = _share(_nearby(strong), _nearby(weak))
+    inside = _share(np.average(strong, weights=face), np.average(weak, weights=face))
+    change -= np.maximum(nearby, face * inside)[..., None] * lacking
+    return change + (change - _seen_again(change))
+
+
+def _share(strong: np.ndarray, weak: np.ndarray) -> np.ndarray:
+    """The part of what a reconstruction lacks that goes with an edit, from the power of both, 0 to 1."""
+    return FIRM * strong / np.maximum(FIRM * strong + weak, 1e-6)
+
+
+def _seen_again(difference: np.ndarray) -> np.ndarray:
+    """What is left of a difference that is enlarged for a photo, of which the face is cut again."""
+    size, fine = len(difference), 4 * len(difference)
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(difference, 2, 0)]
+    bicubic = Image.Resampling.BICUBIC
+    again = [channel.resize((fine, fine), bicubic).resize((size, size), bicubic) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in again], axis=-1)
 
 
 def _nearby(values: np.ndarray) -> np.ndarray:

@@ -76,7 +76,8 @@ def edit_photo(change: Change, picture: Image.Image, faces: Sequence[np.ndarray]
     for landmarks in faces:
         look = functools.partial(_cut, view, landmarks)
         place = crops.placement(change.editor.crop, change.editor.size, landmarks)
-        photo.paste(result, photo.difference(to_float(look(change.editor)), *change(look)), place)
+        added = photo.difference(to_float(look(change.editor)), *change(look), change.editor.crop)
+        photo.paste(result, added, place)
     return result
 
 

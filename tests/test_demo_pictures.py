@@ -12,6 +12,7 @@ from faceattr_jax import photos
 from faceattr_jax.data import align, crops
 from faceattr_jax.data.images import read_image
 from faceattr_jax.errors import UserError
+from faceattr_jax.photo import FALLOFF
 from faceattr_jax.pretrained.detector import Face
 from tests import runs
 
@@ -101,7 +102,7 @@ def test_the_copies_show_what_the_photo_gets(editor, seen, monkeypatch):
     # Close up it is the face as it was cut, in more pixels: the mask of a square, by its formula.
     before, after = pictures.compared(chosen, LIGHTER, whole=False)
     t = (np.arange(pictures.CLOSE) + 0.5) / pictures.CLOSE
-    t = np.minimum(np.minimum(t, 1 - t) * 8, 1)
+    t = np.minimum(np.minimum(t, 1 - t) / FALLOFF, 1)
     fade = 3 * t**2 - 2 * t**3
     change = np.asarray(after).astype(int) - np.asarray(before)
     np.testing.assert_allclose(change, np.broadcast_to(51 * np.outer(fade, fade)[..., None], change.shape), atol=1)

@@ -50,6 +50,16 @@ def test_edit_follows_source_and_strength(editor, images):
     )
     read = np.asarray(editor.classify(images)) > 0.5
     np.testing.assert_allclose(editor.reconstruct(images), editor.reconstruct(images, read), atol=1e-6)
+    # Read or not, what is asked for goes on beyond strength 1; what is said of the faces is believed.
+    value = int(read[0, 1])
+    opposite = read.copy()
+    opposite[:, 1] = 1 - value
+    asked = editor.edit(images[:1], {"Eyeglasses": value}, strength=2)
+    np.testing.assert_allclose(
+        asked, editor.edit(images[:1], {"Eyeglasses": value}, strength=2, source=opposite[:1]), atol=1e-5
+    )
+    told = editor.edit(images[:1], {"Eyeglasses": value}, strength=2, source=read[:1])
+    np.testing.assert_allclose(told, editor.reconstruct(images[:1]), atol=1e-5)
 
 
 def test_slide(editor, images):

@@ -16,6 +16,12 @@ from faceattr_jax.errors import UserError, nearest
 ALIGNED = (178, 218)
 """Width and height of an aligned CelebA picture, which the presets with a fixed square are for."""
 
+_LARGEST = (20, 0, 178)
+"""The largest square of an aligned CelebA picture: `placement` puts faces there for presets that have no place."""
+
+HALF_WIDTH, HALF_HEIGHT = 1.1, 1.3
+"""Half-axes of the ellipse that holds a face, around the mean of its five landmarks, in distances of the eyes."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -82,6 +88,24 @@ def _mean_landmarks(square: tuple[float, float, float], size: int) -> np.ndarray
     return (SHAPE + 0.5 - (left, top)) * size / side - 0.5
 
 
+def face_region(name: str, size: int) -> np.ndarray:
+    """Where the mean face is in pictures of preset `name`, (size, size) bool; the whole picture where nobody knows."""
+    points = mean_landmarks(name, size)
+    return np.ones((size, size), bool) if points is None else _ellipse(points, size)
+
+
+def placed_region(name: str, size: int) -> np.ndarray:
+    """Where `placement` puts the mean face, (size, size) bool."""
+    return _ellipse(_mean_landmarks(kept(name) or _LARGEST, size), size)
+
+
+def _ellipse(points: np.ndarray, size: int) -> np.ndarray:
+    x, y = points.mean(axis=0)
+    eyes = points[1, 0] - points[0, 0]
+    row, column = np.mgrid[:size, :size]
+    return ((column - x) / (HALF_WIDTH * eyes)) ** 2 + ((row - y) / (HALF_HEIGHT * eyes)) ** 2 <= 1
+
+
 def placement(name: str, size: int, landmarks: np.ndarray) -> np.ndarray:
     """The similarity (2, 3) that brings a picture's face with `landmarks` (5, 2) to where preset `name` has faces.
 
@@ -89,7 +113,7 @@ def placement(name: str, size: int, landmarks: np.ndarray) -> np.ndarray:
     that are not CelebA's show faces anywhere: here as CelebA's largest square does. Raises UserError where all
     landmarks coincide.
     """
-    target = _mean_landmarks(kept(name) or (20, 0, 178), size)
+    target = _mean_landmarks(kept(name) or _LARGEST, size)
     try:
         return similarity(np.asarray(landmarks, np.float64) + 0.5, target + 0.5)
     except ValueError as error:

@@ -33,19 +33,6 @@ Embedder = Callable[[jax.Array], jax.Array]
 Batches = Iterable[tuple[np.ndarray, np.ndarray, int]]  # pictures uint8, their places among the faces, how many count
 
 SIDE = 16
-# Half-axes of the ellipse that holds a face, around the mean of its five landmarks, in distances of the eyes.
-HALF_WIDTH, HALF_HEIGHT = 1.1, 1.3
-
-
-def face_region(crop: str, size: int) -> np.ndarray:
-    """Where the mean face is in pictures cut by preset `crop`, (size, size) bool; the whole picture if unknown."""
-    points = crops.mean_landmarks(crop, size)
-    if points is None:
-        return np.ones((size, size), bool)
-    x, y = points.mean(axis=0)
-    eyes = points[1, 0] - points[0, 0]
-    row, column = np.mgrid[:size, :size]
-    return ((column - x) / (HALF_WIDTH * eyes)) ** 2 + ((row - y) / (HALF_HEIGHT * eyes)) ** 2 <= 1
 
 
 def evaluate_generators(
@@ -85,7 +72,7 @@ def evaluate_generators(
     known = editing.check(generators, judge, source, next(iter(generators.values())).attributes, indices)
     labels = source.table.select(known)[indices]
     size = min(batch_size, len(indices))
-    region = face_region(source.crop, source.size)
+    region = crops.face_region(source.crop, source.size)
     columns = np.array([judge.attributes.index(name) for name in known])
     _, kind, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     kind = kind.reshape(-1)  # NumPy 2.0 alone gives it a second axis

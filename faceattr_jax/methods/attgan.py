@@ -194,7 +194,7 @@ class AttGAN(FromConfig):
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Images with the requested attributes, (B, S, S, 3); the source attributes default to what C reads."""
         source = self.own(variables, images, request.source)
-        signs = edited_signs(source, request.target, request.strength)
+        signs = edited_signs(source, request.target, request.strength, request.named)
         return self.decode(variables, self.encode(variables, images), signs)
 
     def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:

@@ -153,22 +153,27 @@ class EditRequest:
 
     source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
     reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling); a
-    scalar, or (n,) with one for each attribute.
+    scalar, or (n,) with one for each attribute. named: which attributes somebody asked for, whatever was read off the
+    images, (n,) bool; None for those alone that are to change.
     """
 
     target: jax.Array
     source: jax.Array | None = None
     strength: jax.Array | float = 1.0
+    named: jax.Array | None = None
 
 
-def edited_signs(source: jax.Array, target: jax.Array, strength: jax.Array | float) -> jax.Array:
+def edited_signs(
+    source: jax.Array, target: jax.Array, strength: jax.Array | float, named: jax.Array | None = None
+) -> jax.Array:
     """Signed attributes of an edit: between source and target up to strength 1, multiples of the target beyond.
 
-    source, target: 0/1 (B, n). Attributes that the edit does not change keep their own value at any strength.
+    source, target: 0/1 (B, n). Attributes that the edit neither changes nor names keep their own value at any strength.
     """
     a, b = 2.0 * source - 1.0, 2.0 * target - 1.0
     towards = a + jnp.minimum(strength, 1.0) * (b - a)
-    return jnp.where(a == b, a, towards * jnp.maximum(strength, 1.0))
+    meant = a != b if named is None else (a != b) | named
+    return jnp.where(meant, towards * jnp.maximum(strength, 1.0), a)
 
 
 class Method(Protocol):

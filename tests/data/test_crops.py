@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceattr_jax.data import crops
+from faceattr_jax.data import crops, synthetic
 from faceattr_jax.errors import UserError
 
 # (top, left, side), papers.md section 0
@@ -69,3 +69,17 @@ def test_none_keeps_a_square_picture(picture):
 def test_refuses(picture, name, size, says):
     with pytest.raises(UserError, match=says):
         crops.crop(picture(0, *size), name, 64)
+
+
+def test_the_face_region_holds_the_face_and_not_the_corners():
+    points = (synthetic.SyntheticSource(60, size=64).table.landmarks - (0, 20) + 0.5) * 64 / 178 - 0.5
+    region = crops.face_region("center178", 64)
+    x, y = np.round(points).astype(int).transpose(2, 0, 1)
+    assert region[y, x].all()
+    assert not region[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert 0.15 < region.mean() < 0.3
+    # A tighter crop shows the face larger; a crop by landmarks has it in the middle; of another nothing is known.
+    assert crops.face_region("vaegan148", 64).mean() == pytest.approx(region.mean() * (178 / 148) ** 2, rel=0.02)
+    rows, columns = np.nonzero(crops.face_region("landmarks5", 64))
+    np.testing.assert_allclose([rows.mean(), columns.mean()], 31.5, atol=0.5)
+    assert crops.face_region("none", 16).all()

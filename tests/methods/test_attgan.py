@@ -147,6 +147,12 @@ def test_strength_zero_is_the_own_code_and_one_the_target():
     np.testing.assert_allclose(edited_signs(source, target, 1.0), 2 * target - 1)
     np.testing.assert_allclose(edited_signs(source, target, 0.5), [0.0, 0.0, 1.0, -1.0])
     np.testing.assert_allclose(edited_signs(source, target, 1.5), [1.5, -1.5, 1.0, -1.0])
+    # Where it is named, a value that the face is read as having goes on all the same; not up to strength 1.
+    named = jnp.array([True, False, True, False])
+    np.testing.assert_allclose(edited_signs(source, target, 1.5, named), [1.5, -1.5, 1.5, -1.0])
+    for strength in (0.0, 0.5, 1.0):
+        plain = edited_signs(source, target, strength)
+        np.testing.assert_array_equal(edited_signs(source, target, strength, named), plain)
 
 
 def test_targets():
