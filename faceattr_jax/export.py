@@ -57,7 +57,8 @@ def function(editor: Editor, name: str = "") -> Function:
         own = method.own(variables, images, source)
         ruled_out = jnp.minimum((edits > 0).astype(own.dtype) @ conflict_matrix(editor.attributes), 1.0)
         target = jnp.where(edits == 0, own * (1.0 - ruled_out), (edits > 0).astype(own.dtype))
-        return method.edit(variables, images, EditRequest(target=target, source=own, strength=strength))
+        named = edits != 0 if source is None else None  # as `Editor.edit` has it
+        return method.edit(variables, images, EditRequest(target, own, strength, named))
 
     def swap(images: jax.Array, references: jax.Array, attributes: jax.Array) -> jax.Array:
         return method.swap(variables, images, references[None], attributes[None])

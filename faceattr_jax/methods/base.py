@@ -154,7 +154,7 @@ class EditRequest:
     source: None lets the method read the attributes off the images. strength: 0 gives the unedited image's
     reconstruction (or the image), 1 the value seen in training, 2 twice that (the peers' ``test_int`` doubling); a
     scalar, or (n,) with one for each attribute. named: which attributes somebody asked for, whatever was read off the
-    images, (n,) bool; None for those alone that are to change.
+    images, (n,) or (B, n) bool; None for those alone that are to change.
     """
 
     target: jax.Array
