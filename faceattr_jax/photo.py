@@ -19,10 +19,10 @@ from faceattr_jax.errors import UserError
 NEAR = 1
 """Standard deviation, in pixels of the model, of the bell over which an edit is weighed against what was there."""
 
-FIRM = 16
+FIRM = 32
 """How much an edit's power counts in that, against what the reconstruction lacks."""
 
-FALLOFF = 1 / 12
+FALLOFF = 1 / 16
 """The part of a crop's side in which an edit fades out, to nothing at its border."""
 
 ROWS = 256
