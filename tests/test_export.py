@@ -138,7 +138,7 @@ def test_onnx(name, function, models, pictures, tmp_path):
         ("diat_128", "", 1.0),
         ("diat_128", "mask", 1.0),
         ("elegant_256", "", 1.0),
-        ("slgan_64", "", 1.8),
+        ("slgan_64", "", 2.0),
         ("slgan_64", "generate", 2.0),
     ],
 )
@@ -146,9 +146,8 @@ def test_papers_sizes(name, function, gain, tmp_path):
     """At the paper's size and width, with random weights; prints the largest difference of each file and batch.
 
     Both sides compute batches of the same size: XLA's convolutions round otherwise in a batch of 1 than in one of 7,
-    which a gain of 2 makes up to 4e-5 of SL-GAN's edits. In the same batch 4e-6 is left at 1.8, 1.1e-5 at 2: the
-    weights are constants in a file and arguments in the editor, and a jitted function with constant weights gives the
-    file's very bits.
+    which a gain of 2 makes up to 4e-5 of SL-GAN's edits. In the same batch 8e-6 is left: the weights are constants in
+    a file and arguments in the editor, and a jitted function with constant weights gives the file's very bits.
     """
     _, onnxruntime = (pytest.importorskip(package) for package in ONNX_PACKAGES)
     editor = runs.fresh(configs.load(name))

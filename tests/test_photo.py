@@ -135,16 +135,16 @@ def test_how_much_of_the_reconstruction_goes_with_an_edit(monkeypatch):
 
 
 def test_what_is_added_is_what_a_cut_sees():
+    size = 64  # of the model that comes with the package: the fade is four of its pixels wide
     picture = smooth(500, 400)
-    matrix = crops.placement("center178", SIZE, face_at(250, 200, 1.6, 0.3))
-    difference = np.asarray(smooth(SIZE, SIZE, 1)).astype(np.float32) / 4 - 30
+    matrix = crops.placement("center178", size, face_at(250, 200, 1.6, 0.3))
+    difference = np.asarray(smooth(size, size, 1)).astype(np.float32) / 4 - 30
     result = picture.copy()
     photo.paste(result, difference, matrix)
-    before, after = (align.cut(p, matrix, SIZE, Image.Resampling.BILINEAR).astype(int) for p in (picture, result))
-    inside = slice(SIZE // 8 + 1, -SIZE // 8 - 1)
+    before, after = (align.cut(p, matrix, size, Image.Resampling.BILINEAR).astype(int) for p in (picture, result))
+    inside = slice(size // 8 + 1, -size // 8 - 1)
     np.testing.assert_allclose((after - before)[inside, inside], difference[inside, inside], atol=4)
-    # The fade is one and a half of these large pixels wide; photos' own pixels are held to it by the loop above.
-    assert (np.abs(after - before)[0, 0] <= np.abs(difference[0, 0]) / 2).all()
+    assert np.abs(after - before)[0, 0].max() <= 3
 
 
 def test_fine_contrasts_survive_being_enlarged_and_cut_again():

@@ -171,7 +171,7 @@ class SLGAN(FromConfig):
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Dec(z, y) with z the mean of q(z|x) and the requested y; the source attributes default to what Q reads."""
         source = self.own(variables, images, request.source)
-        signs = edited_signs(source, request.target, request.strength, request.named)
+        signs = edited_signs(source, request.target, request.strength)
         return self.decode(variables, self.encode(variables, images)[0], (signs + 1.0) / 2.0)
 
     def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
