@@ -75,9 +75,9 @@ class Editor:
 
         strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that; one for all
         attributes, or (n,). source: the faces' own attributes, 0/1 (B, n); by default what the model reads off them.
-        It misreads some, so beyond strength 1 AttGAN draws what `edits` names even where it is read as there already. What
-        an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images of
-        another size.
+        It misreads some, so beyond strength 1 AttGAN draws what `edits` names even where it reads it as there already.
+        What an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images
+        of another size.
 
         >>> edited = editor.edit(faces, {"Eyeglasses": 1, "Male": 0}, strength=1.5)
         >>> edited.shape == faces.shape, edited.dtype

@@ -136,8 +136,8 @@ def test_how_much_of_the_reconstruction_goes_with_an_edit(monkeypatch):
 
 def test_what_is_added_is_what_a_cut_sees():
     size = 64  # of the model that comes with the package: the fade is four of its pixels wide
-    picture = smooth(500, 400)
-    matrix = crops.placement("center178", size, face_at(250, 200, 1.6, 0.3))
+    picture = smooth(500, 500)  # the crop's corners are all in it: beyond a border a cut sees what is inside
+    matrix = crops.placement("center178", size, face_at(250, 250, 1.6, 0.3))
     difference = np.asarray(smooth(size, size, 1)).astype(np.float32) / 4 - 30
     result = picture.copy()
     photo.paste(result, difference, matrix)
