@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from faceattr_jax.nn import conv as module
 from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, native_convolutions, undilated_convolutions
 from faceattr_jax.nn.precision import computing
+from faceattr_jax.training import traffic
 
 SHAPE = (2, 9, 8, 3)  # odd and even; an 8x8 kernel still fits
 FEATURES = 5  # more than FEW, of which images have fewer: both ways of an input gradient are met
@@ -89,6 +91,19 @@ def test_of_less_than_the_kernel_too(kernel: int, strides: int) -> None:
     assert_equals_flax(normal(0, (2, 2, 1, 3)), kernel, strides, ("SAME", kernel // 2))
 
 
+@pytest.fixture
+def by_taps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kernel gradient as those of many positions."""
+    monkeypatch.setattr(module, "MANY", 0)
+    monkeypatch.setattr(module, "WIDE", 0)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_kernel_gradients_by_taps_equal_too(kernel: int, strides: int, by_taps: None) -> None:
+    assert_equals_flax(normal(0, SHAPE), kernel, strides, PADDINGS)
+
+
 # name: our call on (x, kernel), PyTorch's call on the same in its own layout.
 def conv2d(k: int, s: int, ours: Any, p: int) -> tuple:
     return (
@@ -127,7 +142,7 @@ def torch_cases() -> Iterator[tuple]:
         yield conv_transpose2d(3, 2, ((1, 2), (1, 2)), 1, 1, transpose_kernel)
 
 
-def test_equals_pytorch_to_second_derivatives(torch: Any) -> None:
+def test_equals_pytorch_to_second_derivatives(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)  # idle threads of PyTorch spin: beside other processes several are slower than one
     x = normal(0, (2, 8, 10, 3))
     cases = list(torch_cases())
@@ -135,6 +150,8 @@ def test_equals_pytorch_to_second_derivatives(torch: Any) -> None:
     actual = compiled(
         lambda x, kernels: {name: derivatives(ours, x, k) for (name, _, ours, _), k in zip(cases, kernels, strict=True)}
     )(x, kernels)
+    # PyTorch 2.13's oneDNN crashes on an AMD EPYC in second derivatives of a kernel of 1 at stride 2.
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     for (name, _, _, theirs), kernel in zip(cases, kernels, strict=True):
         tx, tk = (torch.tensor(np.asarray(a), requires_grad=True) for a in (x, kernel))
         y = theirs(torch, tx.permute(0, 3, 1, 2), tk).permute(0, 2, 3, 1)
@@ -200,6 +217,17 @@ def test_where_a_network_is_narrowest_there_are_matrix_products() -> None:
         assert sum(math.prod(e.invars[1].aval.shape) for e in products) == 4 * 3 * FEATURES  # of the 16 taps
 
 
+def test_kernel_gradients_of_many_positions_are_matrix_products() -> None:
+    def by_products(side: int, channels: int) -> bool:
+        x, k = jnp.zeros((4, side, side, channels)), jnp.zeros((3, 3, channels, 32))
+        jaxpr = jax.make_jaxpr(lambda x, k, y: jax.vjp(lambda k: conv(x, k), k)[1](y))(x, k, conv(x, k)).jaxpr
+        return any(equations(jaxpr, "dot_general"))
+
+    assert by_products(128, 16)
+    assert not by_products(64, 16)
+    assert not by_products(128, 15)
+
+
 def penalty_gradients(x: jax.Array, kernels: tuple[jax.Array, jax.Array]) -> tuple:
     def network(x: jax.Array, k1: jax.Array, k2: jax.Array) -> jax.Array:
         return conv_transpose(jnp.tanh(conv(x, k1, strides=2)), k2, transpose_kernel=True)
@@ -235,6 +263,23 @@ def test_sharded_batch_equals_one_device() -> None:
     actual = jax.jit(penalty_gradients)(sharded, replicated)
     assert actual[0].sharding.spec == PartitionSpec("data")
     assert_close(actual, expected)
+
+
+def test_devices_meet_once_for_a_kernel_gradient_by_taps(by_taps: None) -> None:
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    x, y = normal(0, (16, 6, 8, 3)), normal(1, (16, 3, 4, FEATURES))
+    kernel = normal(2, (4, 4, 3, FEATURES))
+
+    def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: conv(x, kernel, strides=2), kernel)[1](y)[0]
+
+    shared = [jax.device_put(a, NamedSharding(mesh, PartitionSpec("data"))) for a in (x, y)]
+    with native_convolutions():
+        expected = jax.jit(gradient)(x, y)
+    program = jax.jit(gradient, out_shardings=NamedSharding(mesh, PartitionSpec())).lower(*shared).compile()
+    assert_close(program(*shared), expected)
+    moved = traffic.collectives(program.as_text())
+    assert [(c.kind, c.bytes) for c in moved] == [("all-reduce", 4 * kernel.size)]
 
 
 def test_a_layer_of_rows() -> None:
