@@ -46,26 +46,18 @@ def test_a_frechet_distance_grows_with_blur_and_noise(source):
     images = np.asarray(source.images(indices))
     noise = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
 
-    def read(pictures: np.ndarray) -> list[np.ndarray]:
-        return [
-            np.asarray(network.embed(to_float(jnp.asarray(pictures[i : i + BATCH]))))
-            for i in range(0, len(pictures), BATCH)
-        ]
-
-    def moments(parts: list[np.ndarray]) -> Moments:
-        found = Moments()
-        for part in parts:
-            found.add(part)
-        return found
+    def read(pictures: np.ndarray) -> np.ndarray:
+        parts = (to_float(jnp.asarray(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH))
+        return np.concatenate([network.embed(part) for part in parts])
 
     def eight_bit(pictures: np.ndarray) -> np.ndarray:
         return pictures.round().clip(0, 255).astype(np.uint8)
 
     own = read(images)
-    whole, halves = moments(own), [moments(own[i::2]) for i in (0, 1)]
+    whole, halves = Moments().add(own), [Moments().add(own[i::2]) for i in (0, 1)]
     apart = frechet(*halves)
     blurred, noisy = (
-        [frechet(whole, moments(read(eight_bit(change(amount))))) for amount in amounts]
+        [frechet(whole, Moments().add(read(eight_bit(change(amount))))) for amount in amounts]
         for change, amounts in (
             (lambda sigma: ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0)), (0.5, 1, 2, 4)),
             (lambda deviation: images + deviation * noise, (5, 10, 20, 40)),
