@@ -130,7 +130,7 @@ def _input_grad(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
     Of FEW channels by taps.
     """
     if kernel.shape[2] <= FEW:
-        return _by_taps(y, kernel, axes)
+        return _input_grad_by_taps(y, kernel, axes)
     flipped = kernel[::-1, ::-1]
     rows, columns = ([_phase(axis, phase) for phase in range(axis.stride)] for axis in axes)
     x = jnp.stack([jnp.stack([_phase_conv(y, flipped, r, c) for c in columns], axis=3) for r in rows], axis=2)
@@ -138,7 +138,7 @@ def _input_grad(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
     return x[:, : axes[0].input, : axes[1].input]
 
 
-def _by_taps(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
+def _input_grad_by_taps(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
     """`_input_grad` as one product of every pixel with all taps, added up where they belong.
 
     Taps are taken by blocks as long as the stride: what a block makes of neighbours does not overlap.
@@ -171,12 +171,12 @@ def _kernel_grad(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
     Of MANY positions and WIDE products by taps.
     """
     if math.prod(y.shape[:3]) >= MANY and x.shape[3] * y.shape[3] >= WIDE:
-        return _products_by_taps(x, y, axes)
+        return _kernel_grad_by_taps(x, y, axes)
     kernel = jax.ShapeDtypeStruct((axes[0].kernel, axes[1].kernel, x.shape[3], y.shape[3]), x.dtype)
     return jax.linear_transpose(lambda k: _strided_conv(x, k, axes), kernel)(y)[0]
 
 
-def _products_by_taps(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
+def _kernel_grad_by_taps(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
     """`_kernel_grad` as, of every tap and image, the product of y with what the tap meets of x.
 
     The images are added up last, in one sum over all taps, so that devices that share a batch meet once.
