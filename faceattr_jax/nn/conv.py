@@ -77,8 +77,8 @@ FEW = 4
 """Channels of an image: of so few, what each tap adds is summed faster than the phases are convolved."""
 
 MANY, WIDE = 2**15, 512
-"""Positions of a batch and products of channels from which XLA's kernel gradient is 2 to 10 times slower than one
-matrix product per tap: it gathers all positions into one operand, and falls out of the caches. Below, it is faster."""
+"""Positions of a batch and products of channels from which XLA's kernel gradient is 2 to 6 times slower than one
+matrix product per tap: it gathers all positions into one operand, and falls out of the caches. Below, it is no slower."""
 
 
 def _lax_conv(
