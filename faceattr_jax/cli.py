@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faceattr_jax import DEFAULT_MODEL, commands, memory
+from faceattr_jax import DEFAULT_MODEL, commands, cpu
 from faceattr_jax.commands import STOPPED
 from faceattr_jax.errors import UserError, nearest
 
@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         if arguments.compiles:
-            memory.keep_freed()
+            cpu.keep_freed()
+            cpu.use_ynnpack()
             from faceattr_jax.training import compilation_cache
 
             compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)

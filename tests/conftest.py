@@ -21,6 +21,10 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).st
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["FACEATTR_OFFLINE"] = "1"  # no test downloads weights
 
+from faceattr_jax import cpu  # noqa: E402
+
+cpu.use_ynnpack()
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

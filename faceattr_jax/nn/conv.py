@@ -21,7 +21,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +76,8 @@ Axes = tuple[Axis, Axis]
 FEW = 4
 """Channels of an image: of so few, what each tap adds is summed faster than the phases are convolved."""
 
-MANY, WIDE = 2**15, 512
-"""Positions of a batch and products of channels from which XLA's kernel gradient is 2 to 6 times slower than one
-matrix product per tap: it gathers all positions into one operand, and falls out of the caches. Below, it is as fast."""
+GATHERED = 2**27
+"""Elements that a kernel gradient may gather; where all taps meet more, they are taken one after another."""
 
 
 def _lax_conv(
@@ -168,30 +167,27 @@ def _input_grad_by_taps(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Arra
 def _kernel_grad(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
     """dT/dk, the convolution's adjoint in the kernel: x (B,*input,C), y (B,*output,D) -> (*kernel,C,D).
 
-    Of MANY positions and WIDE products by taps.
-    """
-    if math.prod(y.shape[:3]) >= MANY and x.shape[3] * y.shape[3] >= WIDE:
-        return _kernel_grad_by_taps(x, y, axes)
-    kernel = jax.ShapeDtypeStruct((axes[0].kernel, axes[1].kernel, x.shape[3], y.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda k: _strided_conv(x, k, axes), kernel)(y)[0]
-
-
-def _kernel_grad_by_taps(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
-    """`_kernel_grad` as, of every tap and image, the product of y with what the tap meets of x.
-
-    The images are added up last, in one sum over all taps, so that devices that share a batch meet once.
+    One product of y with what all taps meet of x, side by side, where these are GATHERED elements at most.
     """
     taps = [axis.kernel for axis in axes]
     spans = [axis.stride * (axis.output - 1) + 1 for axis in axes]
     edges = [(a.low, span + a.kernel - 1 - a.low - a.input, 0) for a, span in zip(axes, spans, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
-    def product(at: tuple[jax.Array, jax.Array]) -> jax.Array:
-        met = lax.dynamic_slice(x, (0, *at, 0), (x.shape[0], *spans, x.shape[3]))
-        return jnp.einsum("bhwd,bhwc->bdc", y, met[:, :: axes[0].stride, :: axes[1].stride])
+    def met(row: Any, column: Any) -> jax.Array:
+        window = lax.dynamic_slice(x, (0, row, column, 0), (x.shape[0], *spans, x.shape[3]))
+        return window[:, :: axes[0].stride, :: axes[1].stride]
 
-    at = jnp.indices(taps).reshape(2, -1)
-    return lax.map(product, (at[0], at[1])).sum(axis=1).swapaxes(1, 2).reshape(*taps, x.shape[3], y.shape[3])
+    if math.prod(y.shape[:3]) * math.prod(taps) * x.shape[3] <= GATHERED:
+        gathered = jnp.concatenate([met(*at) for at in itertools.product(*map(range, taps))], axis=3)
+        kernel = gathered.reshape(-1, gathered.shape[3]).T @ y.reshape(-1, y.shape[3])
+    else:
+        # The images are added up last, in one sum over all taps, so that devices that share a batch meet once.
+        products = lax.map(
+            lambda at: jnp.einsum("bhwc,bhwd->bcd", met(*at), y), tuple(jnp.indices(taps).reshape(2, -1))
+        )
+        kernel = products.sum(axis=1)
+    return kernel.reshape(*taps, x.shape[3], y.shape[3])
 
 
 def _keep_both(f: Callable) -> Callable:

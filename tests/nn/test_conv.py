@@ -93,9 +93,8 @@ def test_of_less_than_the_kernel_too(kernel: int, strides: int) -> None:
 
 @pytest.fixture
 def by_taps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kernel gradient as those of many positions."""
-    monkeypatch.setattr(module, "MANY", 0)
-    monkeypatch.setattr(module, "WIDE", 0)
+    """Every kernel gradient as those that would gather too much."""
+    monkeypatch.setattr(module, "GATHERED", 0)
 
 
 @pytest.mark.parametrize("strides", [1, 2])
@@ -217,15 +216,25 @@ def test_where_a_network_is_narrowest_there_are_matrix_products() -> None:
         assert sum(math.prod(e.invars[1].aval.shape) for e in products) == 4 * 3 * FEATURES  # of the 16 taps
 
 
-def test_kernel_gradients_of_many_positions_are_matrix_products() -> None:
-    def by_products(side: int, channels: int) -> bool:
-        x, k = jnp.zeros((4, side, side, channels)), jnp.zeros((3, 3, channels, 32))
-        jaxpr = jax.make_jaxpr(lambda x, k, y: jax.vjp(lambda k: conv(x, k), k)[1](y))(x, k, conv(x, k)).jaxpr
-        return any(equations(jaxpr, "dot_general"))
+def test_a_kernel_gradient_gathers_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, k = normal(0, SHAPE), normal(1, (3, 3, SHAPE[3], FEATURES))
+    everything = math.prod(SHAPE) * 9  # what nine taps meet
 
-    assert by_products(128, 16)
-    assert not by_products(64, 16)
-    assert not by_products(128, 15)
+    def largest() -> int:
+        # Traced anew each time: a function that is new to JAX.
+        jaxpr = jax.make_jaxpr(lambda x, k, y: jax.vjp(lambda k: conv(x, k), k)[1](y))(x, k, conv(x, k)).jaxpr
+        assert any(equations(jaxpr, "dot_general"))
+        return max(
+            math.prod(v.aval.shape)
+            for name in ("concatenate", "pad")
+            for e in equations(jaxpr, name)
+            for v in e.outvars
+        )
+
+    monkeypatch.setattr(module, "GATHERED", everything)
+    assert largest() == everything
+    monkeypatch.setattr(module, "GATHERED", everything - 1)
+    assert largest() < everything / 4
 
 
 def penalty_gradients(x: jax.Array, kernels: tuple[jax.Array, jax.Array]) -> tuple:
@@ -265,7 +274,9 @@ def test_sharded_batch_equals_one_device() -> None:
     assert_close(actual, expected)
 
 
-def test_devices_meet_once_for_a_kernel_gradient_by_taps(by_taps: None) -> None:
+@pytest.mark.parametrize("gathered", [0, module.GATHERED])
+def test_devices_meet_once_for_a_kernel_gradient(gathered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHERED", gathered)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     x, y = normal(0, (16, 6, 8, 3)), normal(1, (16, 3, 4, FEATURES))
     kernel = normal(2, (4, 4, 3, FEATURES))

@@ -32,6 +32,7 @@ import torch
 from ml_collections import ConfigDict
 
 from faceattr_jax import config as configs
+from faceattr_jax import cpu
 from faceattr_jax.benchmark import inference
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods import base
@@ -315,6 +316,8 @@ def main() -> None:
             parser.error(f"'{flag}' is not of the form --config.key=value")
         overrides[key.removeprefix("--config.")] = value
     config = configs.load(arguments.config, overrides)
+    cpu.keep_freed()
+    cpu.use_ynnpack()
     try:
         check(config)
         options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
