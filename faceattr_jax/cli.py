@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(argv)
         if arguments.compiles:
             cpu.keep_freed()
-            cpu.use_ynnpack()
+            cpu.convolve_by_eigen()
             from faceattr_jax.training import compilation_cache
 
             compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)

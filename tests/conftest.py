@@ -23,7 +23,7 @@ os.environ["FACEATTR_OFFLINE"] = "1"  # no test downloads weights
 
 from faceattr_jax import cpu  # noqa: E402
 
-cpu.use_ynnpack()
+cpu.convolve_by_eigen()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -42,7 +42,7 @@ def test_without_glibc_nothing_happens(monkeypatch):
 PROGRAM = """
 import os
 from faceattr_jax import cpu
-cpu.use_ynnpack()
+cpu.convolve_by_eigen()
 import jax, jax.numpy as jnp
 images, kernel = jnp.zeros((2, 32, 32, 32)), jnp.zeros((3, 3, 32, 32))
 layout = ("NHWC", "HWIO", "NHWC")
@@ -51,9 +51,9 @@ print("ynn_fusion" in convolve.lower(images, kernel).compile().as_text(), os.env
 """
 
 
-@pytest.mark.parametrize(("flags", "used"), [("", True), ("--xla_cpu_experimental_ynn_fusion_type=", False)])
-def test_convolutions_are_ynnpacks_unless_a_flag_says_otherwise(flags, used):
+@pytest.mark.parametrize(("flags", "ynnpack"), [("", False), ("--xla_cpu_experimental_ynn_fusion_type=+dot", True)])
+def test_convolutions_are_eigens_unless_a_flag_says_otherwise(flags, ynnpack):
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", PROGRAM]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    assert printed.split() == [str(used), flags or "--xla_cpu_experimental_ynn_fusion_type=+dot"]
+    assert printed.split() == [str(ynnpack), flags or "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"]

@@ -317,7 +317,7 @@ def main() -> None:
         overrides[key.removeprefix("--config.")] = value
     config = configs.load(arguments.config, overrides)
     cpu.keep_freed()
-    cpu.use_ynnpack()
+    cpu.convolve_by_eigen()
     try:
         check(config)
         options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
