@@ -21,7 +21,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +174,7 @@ def _kernel_grad(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
     edges = [(a.low, span + a.kernel - 1 - a.low - a.input, 0) for a, span in zip(axes, spans, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
-    def met(row: Any, column: Any) -> jax.Array:
+    def met(row: int | jax.Array, column: int | jax.Array) -> jax.Array:
         window = lax.dynamic_slice(x, (0, row, column, 0), (x.shape[0], *spans, x.shape[3]))
         return window[:, :: axes[0].stride, :: axes[1].stride]
 
