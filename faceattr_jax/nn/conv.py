@@ -76,9 +76,6 @@ Axes = tuple[Axis, Axis]
 FEW = 4
 """Channels of an image: of so few, what each tap adds is summed faster than the phases are convolved."""
 
-GATHERED = 2**27
-"""Elements that a kernel gradient may gather; where all taps meet more, they are taken one after another."""
-
 
 def _lax_conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Pair], layout: str = "HWIO"
@@ -167,27 +164,10 @@ def _input_grad_by_taps(y: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Arra
 def _kernel_grad(x: jax.Array, y: jax.Array, axes: Axes) -> jax.Array:
     """dT/dk, the convolution's adjoint in the kernel: x (B,*input,C), y (B,*output,D) -> (*kernel,C,D).
 
-    One product of y with what all taps meet of x, side by side, where these are GATHERED elements at most.
+    `lax`'s own, which Eigen is fast at and YNNPACK is not (`cpu.convolve_by_eigen`).
     """
-    taps = [axis.kernel for axis in axes]
-    spans = [axis.stride * (axis.output - 1) + 1 for axis in axes]
-    edges = [(a.low, span + a.kernel - 1 - a.low - a.input, 0) for a, span in zip(axes, spans, strict=True)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-
-    def met(row: int | jax.Array, column: int | jax.Array) -> jax.Array:
-        window = lax.dynamic_slice(x, (0, row, column, 0), (x.shape[0], *spans, x.shape[3]))
-        return window[:, :: axes[0].stride, :: axes[1].stride]
-
-    if math.prod(y.shape[:3]) * math.prod(taps) * x.shape[3] <= GATHERED:
-        gathered = jnp.concatenate([met(*at) for at in itertools.product(*map(range, taps))], axis=3)
-        kernel = gathered.reshape(-1, gathered.shape[3]).T @ y.reshape(-1, y.shape[3])
-    else:
-        # The images are added up last, in one sum over all taps, so that devices that share a batch meet once.
-        products = lax.map(
-            lambda at: jnp.einsum("bhwc,bhwd->bcd", met(*at), y), tuple(jnp.indices(taps).reshape(2, -1))
-        )
-        kernel = products.sum(axis=1)
-    return kernel.reshape(*taps, x.shape[3], y.shape[3])
+    kernel = jax.ShapeDtypeStruct((axes[0].kernel, axes[1].kernel, x.shape[3], y.shape[3]), x.dtype)
+    return jax.linear_transpose(lambda k: _strided_conv(x, k, axes), kernel)(y)[0]
 
 
 def _keep_both(f: Callable) -> Callable:

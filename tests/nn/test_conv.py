@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from faceattr_jax.nn import conv as module
 from faceattr_jax.nn.conv import Conv, ConvTranspose, conv, conv_transpose, native_convolutions, undilated_convolutions
 from faceattr_jax.nn.precision import computing
 from faceattr_jax.training import traffic
@@ -89,18 +88,6 @@ def test_equals_flax_to_second_derivatives(kernel: int, strides: int) -> None:
 def test_of_less_than_the_kernel_too(kernel: int, strides: int) -> None:
     """Where some taps meet padding alone."""
     assert_equals_flax(normal(0, (2, 2, 1, 3)), kernel, strides, ("SAME", kernel // 2))
-
-
-@pytest.fixture
-def by_taps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kernel gradient as those that would gather too much."""
-    monkeypatch.setattr(module, "GATHERED", 0)
-
-
-@pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_kernel_gradients_by_taps_equal_too(kernel: int, strides: int, by_taps: None) -> None:
-    assert_equals_flax(normal(0, SHAPE), kernel, strides, PADDINGS)
 
 
 # name: our call on (x, kernel), PyTorch's call on the same in its own layout.
@@ -216,27 +203,6 @@ def test_where_a_network_is_narrowest_there_are_matrix_products() -> None:
         assert sum(math.prod(e.invars[1].aval.shape) for e in products) == 4 * 3 * FEATURES  # of the 16 taps
 
 
-def test_a_kernel_gradient_gathers_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, k = normal(0, SHAPE), normal(1, (3, 3, SHAPE[3], FEATURES))
-    everything = math.prod(SHAPE) * 9  # what nine taps meet
-
-    def largest() -> int:
-        # Traced anew each time: a function that is new to JAX.
-        jaxpr = jax.make_jaxpr(lambda x, k, y: jax.vjp(lambda k: conv(x, k), k)[1](y))(x, k, conv(x, k)).jaxpr
-        assert any(equations(jaxpr, "dot_general"))
-        return max(
-            math.prod(v.aval.shape)
-            for name in ("concatenate", "pad")
-            for e in equations(jaxpr, name)
-            for v in e.outvars
-        )
-
-    monkeypatch.setattr(module, "GATHERED", everything)
-    assert largest() == everything
-    monkeypatch.setattr(module, "GATHERED", everything - 1)
-    assert largest() < everything / 4
-
-
 def penalty_gradients(x: jax.Array, kernels: tuple[jax.Array, jax.Array]) -> tuple:
     def network(x: jax.Array, k1: jax.Array, k2: jax.Array) -> jax.Array:
         return conv_transpose(jnp.tanh(conv(x, k1, strides=2)), k2, transpose_kernel=True)
@@ -274,9 +240,7 @@ def test_sharded_batch_equals_one_device() -> None:
     assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("gathered", [0, module.GATHERED])
-def test_devices_meet_once_for_a_kernel_gradient(gathered: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GATHERED", gathered)
+def test_devices_meet_once_for_a_kernel_gradient() -> None:
     mesh = Mesh(np.array(jax.devices()), ("data",))
     x, y = normal(0, (16, 6, 8, 3)), normal(1, (16, 3, 4, FEATURES))
     kernel = normal(2, (4, 4, 3, FEATURES))
