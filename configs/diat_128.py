@@ -21,9 +21,11 @@ recogniser and its judge:
         --config.face.path=runs/recognizer_synthetic
     faceattr evaluate --workdir=runs/diat_synthetic --judge=runs/judge_64 --images=500
 
-Seed 0, 21 minutes beside other work: the judge sees no glasses on .985 of 203 test faces that wear them, but they leave
-a glow, and M covers .18 of the picture for .10: region error ratio 1.08 (floor .04), mask IoU .33 (best constant mask
-.89, as drawn glasses hardly move).
+Seed 0 at commit 6fe25c9, 45 minutes of one core beside other work, by a recogniser of 1,000 of its 3,000
+iterations: the judge sees no glasses on .926 of 203 test faces that wear them, region error ratio .723 (floor .043):
+traces of the frame and a tint remain. M covers .104 of the picture for .098, mask IoU .27 (best constant mask .89, as
+drawn glasses hardly move): what it need not cover it lays where T changes nothing. By the paper's own weights glasses
+left a glow (.985, but ratio 1.08).
 """
 
 from ml_collections import ConfigDict
@@ -57,6 +59,10 @@ def get_config(variant: str = "") -> ConfigDict:
         small(config)
         config.data.exclude = ()
         config.model.mask = (16, 32, 32, 32)
+        # A critic under the penalty scores a hundred times what one of clipped weights does; these are to keep pace.
+        config.loss.identity = 5.0
+        config.loss.perceptual = 20.0
+        config.loss.ratio = 0.1
     if variant == "synthetic":
         config.loss.share = 0.1  # the mean share of the region of eyeglasses on training faces
     if variant == "mini":
