@@ -44,6 +44,7 @@ TOLERANCE = 1e-9  # of losses and of gradients (2-norm over a network) from the 
 TOLERANCE_UPDATED = 1e-3  # of losses after Adam's first updates, whose signs of tiny gradients may differ
 TOLERANCE_IMAGES = 1e-3  # of what the generators make, in [-1, 1]
 BATCHES = (1, 32)  # of inference
+COMPARED = 4  # pictures of a batch whose gradients must agree: in double precision XLA has no fast convolutions
 REST = 0.3  # seconds
 
 
@@ -271,7 +272,9 @@ def training_in_turns(
 
 def compare(executor: Executor, state: TrainState, peer: Any) -> dict[str, dict[str, float]]:
     """Precision -> relative differences of the losses and (in the 2-norm) of each network's gradient."""
-    config, rng = executor.method.config, np.random.default_rng(1)
+    config, rng = executor.method.config.copy_and_resolve_references(), np.random.default_rng(1)
+    config.unlock()
+    config.batch_size = COMPARED
 
     def leaf() -> dict[str, np.ndarray]:
         # 0 and 255 alone: both sides convert them to -1 and 1 without rounding.
