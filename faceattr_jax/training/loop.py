@@ -76,7 +76,8 @@ def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None 
     if distributed.is_main_process():
         overview = parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
         files.write(workdir / "parameters.txt", overview + "\n")
-    writer = open_writers(workdir, step=int(state.step))
+    step = checkpoints.latest_step or 0  # `state.step`, for which one would have to wait
+    writer = open_writers(workdir, step)
     run = _Run(config, workdir, method, mesh, checkpoints, writer, validate, many)
     log.info(where.reason)
     if many > 1:
@@ -86,8 +87,8 @@ def train(config: ConfigDict, workdir: Path, *, stopped: threading.Event | None 
         with _Terminated() as terminated:
             first = 0
             for number, (stage, feed) in enumerate(zip(method.stages, feeds, strict=True)):
-                if int(state.step) < first + stage.iterations:
-                    state = run.stage(state, stage, first, feed, terminated, reset=number > 0)
+                if step < first + stage.iterations:
+                    state = run.stage(state, stage, first, max(step - first, 0), feed, terminated, reset=number > 0)
                 if terminated.is_set():
                     break
                 first += stage.iterations
@@ -197,25 +198,25 @@ class _Run:
         state: TrainState,
         stage: Stage,
         first: int,
+        start: int,
         feed: "Feed",
         terminated: threading.Event,
         *,
         reset: bool,
     ) -> TrainState:
-        """The rest of a stage that begins at step `first` of the run."""
+        """The rest, from its iteration `start` on, of a stage that begins at step `first` of the run."""
         config, train = self.config, self.config.train
         scan = True if self.per_call > 1 else None
         executor = Executor(self.method, stage, seed=config.seed, mesh=self.mesh, flip=config.flip, scan=scan)
         drawing = feed.drawing if executor.scan else None
-        start = int(state.step) - first
-        self._timed = int(state.step), time.perf_counter()
+        self._timed = first + start, time.perf_counter()
         if start == 0 and reset:
             state = executor.begin(state)
         pending: tuple[int, Metrics] | None = None
         batches = feed.batches(start)
         bar = tqdm(
             total=self.total,
-            initial=int(state.step),
+            initial=first + start,
             desc=stage.name,
             unit="it",
             disable=not distributed.is_main_process(),
