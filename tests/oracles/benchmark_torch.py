@@ -272,13 +272,11 @@ def training_in_turns(
 
 def compare(executor: Executor, state: TrainState, peer: Any) -> dict[str, dict[str, float]]:
     """Precision -> relative differences of the losses and (in the 2-norm) of each network's gradient."""
-    config, rng = executor.method.config.copy_and_resolve_references(), np.random.default_rng(1)
-    config.unlock()
-    config.batch_size = COMPARED
+    config, rng = executor.method.config, np.random.default_rng(1)
 
     def leaf() -> dict[str, np.ndarray]:
         # 0 and 255 alone: both sides convert them to -1 and 1 without rounding.
-        found = _leaf(config, rng, config.batch_size)
+        found = _leaf(config, rng, COMPARED)
         return {**found, "images": np.where(found["images"] > 127, 255, 0).astype(np.uint8)}
 
     batch = peer.batch(leaf, 0)
