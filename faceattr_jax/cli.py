@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--config", required=True, help=f"{config_help}; --config.KEY=VALUE changes a key")
     train.add_argument("--workdir", required=True, type=Path, help="folder of the run: checkpoints, metrics, grids")
-    train.add_argument("--coordinator", help="HOST:PORT of process 0, for several hosts")
+    train.add_argument(
+        "--coordinator", help="HOST:PORT of process 0, for several hosts; or auto, where the cluster tells"
+    )
     train.add_argument("--processes", type=int, help="number of hosts")
     train.add_argument("--process", type=int, help="this host's number, from 0")
 

@@ -22,8 +22,8 @@ def keep_freed() -> bool:
 def convolve_by_eigen() -> None:
     """Have XLA compute convolutions by Eigen and not by YNNPACK, its default.
 
-    That takes 1.3 to 3 times as long, and 10 times for the kernel gradient of a wide layer. So it is with AVX2; not
-    measured with AVX-512. A choice of fusions that XLA_FLAGS has already stays as it is.
+    YNNPACK takes 1.3 to 3 times as long, and 9 to 17 times for a kernel's gradient over many positions. So it is with
+    AVX2; not measured with AVX-512. A choice of fusions that XLA_FLAGS has already stays as it is.
     """
     # XLA ends the process at a flag that it does not know; this one is in jaxlib 0.10 to 0.12, on all systems.
     flags = os.environ.get("XLA_FLAGS", "")

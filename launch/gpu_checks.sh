@@ -19,7 +19,8 @@
 #
 # It has never run as a whole: two hours of one card are an estimate. When it hangs: it prints each command before it runs
 # it; a benchmark of AttGAN at 128 px took 80 s on an H100, most of it compilation. Nothing else should run on the card:
-# more than a dozen programs that tuned their convolutions at once filled its 80 GB. What fails is said at the end, and does not keep the rest from running.
+# more than a dozen programs that tuned their convolutions at once filled its 80 GB. What fails is said at the end, and
+# does not keep the rest from running.
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
@@ -34,18 +35,16 @@ attempt() { # a command that may fail
   [[ -n $DRY_RUN ]] || printf '+ %s\n' "$*"
   run "$@" || failed+=("$*")
 }
-benchmark() { # NAME CONFIG [overrides]
-  attempt "$faceattr" benchmark --config="$2" "$data" --out="$out/$1.json" "${@:3}"
+benchmark() { # NAME CONFIG [overrides]; PRECISION may say how float32 is multiplied
+  attempt env ${PRECISION:+"JAX_DEFAULT_MATMUL_PRECISION=$PRECISION"} "$faceattr" benchmark --config="$2" "$data" \
+    --out="$out/$1.json" "${@:3}"
 }
 
 run mkdir -p "$out"
 [[ -n $DRY_RUN ]] || nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/card.csv"
 for batch in 32 64 128 256; do
-  export JAX_DEFAULT_MATMUL_PRECISION=highest
-  benchmark "attgan-float32-$batch" attgan_128 --config.batch_size="$batch"
-  export JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32
-  benchmark "attgan-tf32-$batch" attgan_128 --config.batch_size="$batch"
-  unset JAX_DEFAULT_MATMUL_PRECISION
+  PRECISION=highest benchmark "attgan-float32-$batch" attgan_128 --config.batch_size="$batch"
+  PRECISION=tensorfloat32 benchmark "attgan-tf32-$batch" attgan_128 --config.batch_size="$batch"
   benchmark "attgan-bfloat16-$batch" attgan_128 --config.batch_size="$batch" --config.dtype=bfloat16
 done
 for paper in elegant_128 attribute_inverse_128; do

@@ -17,8 +17,9 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+cards=
 flag() {
-  [[ $1 == --gpus ]] && export CUDA_VISIBLE_DEVICES="${2:?--gpus takes numbers, such as 0,1}"
+  [[ $1 == --gpus ]] && cards="${2:?--gpus takes numbers, such as 0,1}"
 }
 flags "$@" && set -- "${REST[@]}"
 [[ $# -ge 2 ]] || { help >&2 && exit 2; }
@@ -31,4 +32,4 @@ if [[ -z $DRY_RUN ]]; then
   cuda_build
 fi
 check_config "$config" "$@"
-run "${VENV:-$ROOT/.venv}/bin/faceattr" train --config="$config" --workdir="$workdir" "$@"
+run env ${cards:+"CUDA_VISIBLE_DEVICES=$cards"} "${VENV:-$ROOT/.venv}/bin/faceattr" train --config="$config" --workdir="$workdir" "$@"

@@ -7,7 +7,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 usage: [PYTHON=python3.12] [FACEATTR_TORCH=1] ./launch/test.sh [pytest arguments]
 
 Makes .venv in the clone, or takes the one that is there, and runs in it: ruff format --check, ruff check, mypy,
-pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and, to see what slow tests print,
+shellcheck, pytest in two processes. Arguments go to pytest: `./launch/test.sh -k conv`, and, to see what slow tests print,
 `./launch/test.sh -n 0 -s -m slow`.
 
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
@@ -36,4 +36,5 @@ fi
 "$python" -m ruff format --check .
 "$python" -m ruff check .
 "$python" -m mypy
+"$VENV/bin/shellcheck" launch/*.sh
 exec "$python" -m pytest "$@"

@@ -62,7 +62,7 @@ def killed_and_resumed(monkeypatch: pytest.MonkeyPatch, config: Any, folder: Pat
 
 
 def one_device() -> jax.sharding.Mesh:
-    return distributed.mesh(jax.devices()[:1])
+    return distributed.mesh(jax.local_devices()[:1])
 
 
 @functools.cache
@@ -160,7 +160,7 @@ def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **option
     executor = Executor(method, method.stages[stage], seed=0, mesh=mesh)
     everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
     with jax.enable_x64(False):
-        state = jax.device_put(fresh(method), everywhere)
+        state = jax.device_put(jax.device_get(fresh(method)), everywhere)
     double = jnp.zeros(0).dtype
     state = jax.tree.map(lambda x: x.astype(double) if x.dtype == jnp.float32 else x, state)
     compiled = functools.partial(

@@ -131,6 +131,7 @@ def test_benchmark(faces, tmp_path, capsys):
     assert found["peak_host_bytes"] > 2**20
     for name, seconds in found["phase_seconds"].items():
         assert found["phase_flops"][name] > 1e5
+        assert found["phase_bytes"][name] > 1e5
         devices = len(found["devices"])
         share = found["phase_flops"][name] / seconds / found["peak_flops_per_second"] / devices
         assert found["phase_peak_share"][name] == pytest.approx(share)

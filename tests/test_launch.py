@@ -31,6 +31,7 @@ def test_help_says_how_to_call_it(name):
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
     [
+        ("local_gpu.sh", ["--gpus", "0,1", "attgan_64", "runs/a"], "env CUDA_VISIBLE_DEVICES=0\\,1 "),
         ("local_gpu.sh", ["attgan_64", "runs/a", "--config.seed=1"], "train --config=attgan_64 --workdir=runs/a"),
         ("slurm.sh", ["--nodes", "2", "--gpus", "4", "attgan_64", "runs/a"], "--nodes=2 --ntasks-per-node=4"),
         ("slurm.sh", ["attgan_64", "runs/a"], "--signal=TERM@180 --requeue"),
@@ -39,6 +40,7 @@ def test_help_says_how_to_call_it(name):
         ("tpu_pod.sh", ["run", "attgan_64", "a"], "--coordinator=auto"),
         ("tpu_pod.sh", ["status"], "tail"),
         ("tpu_pod.sh", ["delete"], "delete faceattr --zone=z --quiet"),
+        ("gpu_checks.sh", ["somewhere"], "env JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 "),
         ("gpu_checks.sh", ["somewhere"], "--config=attgan_128 --device=cuda --mode=compiled --precision=tf32"),
     ],
 )

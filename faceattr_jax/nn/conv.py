@@ -7,9 +7,9 @@ form (written for one axis),
 
 so a derivative of any of the three is again one of the three: gradient penalties never leave the set. XLA on the
 CPU takes many times as long for some of what automatic differentiation makes of them (convolutions of dilated inputs,
-and their kernel gradients). There, each of the three is computed by a formulation that is fast and declares the other
-two as its derivatives; forward mode is lost. On other backends they are `lax` convolutions without the taps that meet
-zeros alone. Parameters and results are the same.
+and their kernel gradients). There, each of the three is computed by a formulation that is fast, the kernel gradient by
+`lax`'s own, and declares the other two as its derivatives; forward mode is lost. On other backends they are `lax`
+convolutions without the taps that meet zeros alone. Parameters and results are the same.
 
 The backend is `jax.default_backend()` when a function is traced; `native_convolutions` and `undilated_convolutions`
 override it.

@@ -137,8 +137,13 @@ COVERED = {
 """What a config must have: the oracles are the papers', without our extensions, and DIAT's without hallucination."""
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError for a config that no oracle covers."""
+def check(config: ConfigDict, device: str = "cpu") -> None:
+    """Raises UserError for a config that no oracle covers, and where JAX would compute on another kind of device."""
+    if (device == "cpu") != (jax.default_backend() == "cpu"):
+        raise UserError(
+            f"JAX computes on {jax.default_backend()}, and PyTorch would on {device}: set JAX_PLATFORMS=cpu, or call "
+            "python -m tests.oracles.benchmark_torch --device=cuda."
+        )
     if config.method not in PEERS:
         raise UserError(f"there is no PyTorch implementation of {config.method}, but of {', '.join(PEERS)}.")
     for key, value in COVERED.get(config.method, {}).items():
@@ -320,7 +325,7 @@ def main() -> None:
     cpu.keep_freed()
     cpu.convolve_by_eigen()
     try:
-        check(config)
+        check(config, arguments.device)
         options = {"device": arguments.device, "mode": arguments.mode, "precision": arguments.precision}
         text = json.dumps(benchmark(config, arguments.rounds, **options), indent=2)
     except UserError as error:

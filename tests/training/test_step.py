@@ -120,6 +120,16 @@ def test_a_phase_changes_what_it_declares_and_nothing_else(scan):
 
 
 @pytest.mark.parametrize("scan", [False, True])
+def test_an_iteration_takes_its_states_memory(scan):
+    """Donated, and so not copied: what is left of the old state cannot be read any more."""
+    method, stage = SCHEDULES["diat"]()
+    executor = Executor(method, stage, seed=0, mesh=mesh(), scan=scan)
+    state = jax.jit(lambda: init_state(method, 0))()
+    executor.iterate(state, batches(executor.draws_per_iteration), 0)
+    assert all(old.is_deleted() for old in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("scan", [False, True])
 def test_clipping_happens_once_after_the_last_repeat(scan):
     method, stage = SCHEDULES["diat"]()
     calls = []
