@@ -10,6 +10,7 @@ Images are NHWC float32 in [-1, 1]; labels and requests are 0/1.
 """
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol
@@ -267,7 +268,20 @@ def variables_of(variables: Variables, network: str) -> dict[str, Any]:
 
 def build(config: ml_collections.ConfigDict) -> Any:
     """The method that `config.method` names: the `build` function of `faceattr_jax.methods.<method>`."""
-    return importlib.import_module(f"faceattr_jax.methods.{config.method}").build(config)
+    method = importlib.import_module(f"faceattr_jax.methods.{config.method}").build(config)
+    if config.get("train", {}).get("remat"):
+        method.networks.update({name: Rematerialized(network) for name, network in method.networks.items()})
+    return method
+
+
+class Rematerialized:
+    """A network that keeps of a pass its inputs alone, and computes the pass again when gradients flow back."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.init = network, network.init
+
+    def apply(self, variables: Any, *inputs: Any, **options: Any) -> Any:
+        return jax.checkpoint(functools.partial(self.network.apply, **options))(variables, *inputs)
 
 
 def adam(config: ml_collections.ConfigDict) -> optax.GradientTransformation:

@@ -12,7 +12,8 @@ from faceattr_jax.methods.base import Out, Phase, Stage
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from faceattr_jax.training.step import Executor, draws, draws_per_iteration, fold_in, prepare, schedule
-from tests.training import dummies
+from tests import checks
+from tests.training import dummies, programs
 
 
 def mesh(devices: int = 1) -> jax.sharding.Mesh:
@@ -127,6 +128,30 @@ def test_an_iteration_takes_its_states_memory(scan):
     state = jax.jit(lambda: init_state(method, 0))()
     executor.iterate(state, batches(executor.draws_per_iteration), 0)
     assert all(old.is_deleted() for old in jax.tree.leaves(state))
+
+
+def test_rematerialized_passes_have_the_same_gradients():
+    """Computed twice, which the count of operations tells."""
+    found, operations = [], []
+    for remat in (False, True):
+        method = programs.method("attgan", **{"train.remat": remat})
+        stage, size = method.stages[0], method.config.image_size
+        rng = np.random.default_rng(0)
+        batch = {
+            "images": rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8),
+            "labels": rng.integers(0, 2, (8, len(method.attributes))).astype(np.float32),
+        }
+        with jax.enable_x64(True):
+            found.append(checks.gradients(method, batch, compiler_options=checks.QUICK))
+        executor = Executor(method, stage, seed=0, mesh=mesh())
+        lowered = executor.lower("generator", programs.state(method), batch)
+        operations.append(lowered.cost_analysis()["flops"])
+
+    def close(a, b):
+        assert np.linalg.norm(a - b) <= 1e-9 * np.linalg.norm(a)
+
+    jax.tree.map(close, *found)
+    assert operations[1] > 1.1 * operations[0]
 
 
 @pytest.mark.parametrize("scan", [False, True])
