@@ -319,11 +319,11 @@ def _input(own: Setting, executor: Executor, state: TrainState) -> dict[str, Any
 
 def table(found: dict[str, Any]) -> str:
     """The numbers of `benchmark` for a person."""
-    columns = f"{'of peak':>9}{'temp MiB':>10}{'moved MiB':>11}{'cold s':>8}{'warm s':>8}"
+    columns = f"{'of peak':>9}{'temp MiB':>10}{'accessed MiB':>14}{'cold s':>8}{'warm s':>8}"
     head = f"  {'phase':24}{'seconds':>10}{'GFLOP':>10}{columns}"
     phases = [
         f"  {name:24}{seconds:10.4f}{found['phase_flops'][name] / 1e9:10.2f}{found['phase_peak_share'][name]:9.1%}"
-        f"{(found['phase_temporary_bytes'][name] or 0) / 2**20:10.1f}{found['phase_bytes'][name] / 2**20:11.1f}"
+        f"{(found['phase_temporary_bytes'][name] or 0) / 2**20:10.1f}{found['phase_bytes'][name] / 2**20:14.1f}"
         f"{found['compile_seconds'][name]:8.2f}{found['warm_compile_seconds'][name]:8.2f}"
         for name, seconds in found["phase_seconds"].items()
     ]

@@ -55,8 +55,8 @@ def base() -> ConfigDict:
                 # many as fit between checkpoints and evaluations, up to 10, on GPU and TPU, and 1 elsewhere. SIGTERM is
                 # heard between calls.
                 "per_call": 0,
-                # Compute a network's pass again for its gradients instead of keeping what its layers made: a fifth to
-                # a third more operations, for less memory where the compiler makes use of it (a CPU's does not).
+                # Compute a network's pass again for its gradients instead of keeping what its layers made: up to a
+                # third more operations, for less memory where the compiler makes use of it (a CPU's does not).
                 "remat": False,
                 "profile": (),  # (first, end): trace iterations first to end - 1
                 "evaluate_every": 0,  # iterations between evaluations on the valid split; 0: only at the end

@@ -32,4 +32,5 @@ if [[ -z $DRY_RUN ]]; then
   cuda_build
 fi
 check_config "$config" "$@"
-run env ${cards:+"CUDA_VISIBLE_DEVICES=$cards"} "${VENV:-$ROOT/.venv}/bin/faceattr" train --config="$config" --workdir="$workdir" "$@"
+run env ${cards:+"CUDA_VISIBLE_DEVICES=$cards"} "${VENV:-$ROOT/.venv}/bin/faceattr" train --config="$config" \
+  --workdir="$workdir" "$@"

@@ -58,6 +58,15 @@ def batch(method: Any, stage: Stage) -> Any:
     return jax.tree.map(leaf, jax.eval_shape(sampler(method, stage), jnp.int32(0), jnp.int32(0)))
 
 
+def pictures(method: Any, count: int = 8) -> dict[str, np.ndarray]:
+    """A plain batch of noise."""
+    rng, size = np.random.default_rng(0), method.config.image_size
+    return {
+        "images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "labels": rng.integers(0, 2, (count, len(method.attributes))).astype(np.float32),
+    }
+
+
 def updates(
     method: Any, stage: Stage, mesh: Mesh, *, compiled: bool = False
 ) -> Iterator[tuple[Phase, Any, tuple[Any, ...]]]:

@@ -151,12 +151,8 @@ with jax.enable_x64(True):
 
 
 def test_gradients_are_those_of_one_process(tmp_path):
-    method, rng = programs.method("attgan"), np.random.default_rng(0)
-    size = method.config.image_size
-    batch = {
-        "images": rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8),
-        "labels": rng.integers(0, 2, (8, len(method.attributes))).astype(np.float32),
-    }
+    method = programs.method("attgan")
+    batch = programs.pictures(method)
     (tmp_path / "batch").write_bytes(pickle.dumps(batch))
     with together(lambda address, process: launch("-c", GRADIENTS, address, str(process), str(tmp_path))) as both:
         finish(*both)

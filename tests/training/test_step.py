@@ -135,17 +135,11 @@ def test_rematerialized_passes_have_the_same_gradients():
     found, operations = [], []
     for remat in (False, True):
         method = programs.method("attgan", **{"train.remat": remat})
-        stage, size = method.stages[0], method.config.image_size
-        rng = np.random.default_rng(0)
-        batch = {
-            "images": rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8),
-            "labels": rng.integers(0, 2, (8, len(method.attributes))).astype(np.float32),
-        }
+        batch = programs.pictures(method)
         with jax.enable_x64(True):
             found.append(checks.gradients(method, batch, compiler_options=checks.QUICK))
-        executor = Executor(method, stage, seed=0, mesh=mesh())
-        lowered = executor.lower("generator", programs.state(method), batch)
-        operations.append(lowered.cost_analysis()["flops"])
+        executor = Executor(method, method.stages[0], seed=0, mesh=mesh())
+        operations.append(executor.lower("generator", programs.state(method), batch).cost_analysis()["flops"])
 
     def close(a, b):
         assert np.linalg.norm(a - b) <= 1e-9 * np.linalg.norm(a)
