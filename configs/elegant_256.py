@@ -64,6 +64,7 @@ def common(variant: str) -> ConfigDict:
             "distance": "l1",  # of the reconstruction; the paper's norm is not named, the code has "l2", squared
             "adversarial": (1.0, 1.0),  # of the generator, at full and at half size
             "discriminators": (1.0, 1.0),  # of the discriminators' own losses
+            "own_part": 0.0,  # of A from C and A's part of the code, and of B from D; the paper has no such term
         }
     )
     config.optimizer.weight_decay = 0.0  # L2, through Adam's direction; the paper is silent

@@ -331,17 +331,37 @@ class ELEGANT(FromConfig):
         return Out(losses={"discriminators": jnp.asarray(loss)}, metrics=metrics)
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12)."""
+        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
+
+        They ask for B's attribute and not for its style: a face comes back by eq. 10 whatever its code tells. Where
+        `loss.own_part` is above 0, C with the part of A's own code is to be A again, and D to be B.
+        """
+        weights = self.config.loss
         pair = self._pair(variables, batch, ctx.index)
         reconstructions = self.decode(variables, pair.images, pair.features, pair.features[-1])
         fakes = self.decode(variables, pair.images, pair.features, pair.exchanged)
-        metrics = {"reconstruction": 2.0 * DISTANCES[self.config.loss.distance](reconstructions, pair.images)}
-        loss = self.config.loss.reconstruction * metrics["reconstruction"]
-        for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
+        distance = DISTANCES[weights.distance]
+        metrics = {"reconstruction": 2.0 * distance(reconstructions, pair.images)}
+        loss = weights.reconstruction * metrics["reconstruction"]
+        for weight, name in zip(weights.adversarial, SCALES, strict=True):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
+        if weights.get("own_part", 0.0):  # which configs stored by older versions lack
+            metrics["own_part"] = 2.0 * distance(self._with_own_part(variables, pair, fakes, ctx.index), pair.images)
+            loss = loss + weights.own_part * metrics["own_part"]
         return Out(losses={"generator": loss}, metrics=metrics)
+
+    def _with_own_part(self, variables: Variables, pair: "_Pair", fakes: jax.Array, index: jax.Array) -> jax.Array:
+        """C and D with the parts of attribute `index` of A's and B's own codes, alternating (2B, S, S, 3).
+
+        They are inputs here, not to be changed: else C would hide A's style in traces that nobody sees.
+        """
+        fakes = jax.lax.stop_gradient(fakes)
+        features = self.encode(variables, fakes)
+        chosen = self.channels(jnp.arange(len(self.attributes)) == index)
+        code, _ = exchange(features[-1], pair.features[-1], chosen)
+        return self.decode(variables, fakes, features, code)
 
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""

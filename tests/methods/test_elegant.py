@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from faceattr_jax import config as configs
 from faceattr_jax.data import sampling
@@ -286,6 +287,39 @@ def test_losses_are_the_papers_sums():
         for x, f in ((a, f_a), (b, f_b))
     )
     np.testing.assert_allclose(out.losses["generator"], l1 + sum(g_losses), rtol=1e-4)
+
+
+def test_faces_are_to_come_back_by_their_own_part_of_the_code():
+    """The term that the paper does not have, and its gradients: one face at a time, C and D being mere pictures."""
+    method = tiny(**{"loss.own_part": "0.7"})
+    variables, data, part = variables_of(method), float_batch(), method.parts[1]
+    faces = [data[side]["images"] for side in ("positive", "negative")]
+    codes = [method.encode(variables, x) for x in faces]
+    swapped = [
+        np.asarray(method.decode(variables, x, own, jnp.where(part, other[-1], own[-1])))
+        for x, own, other in zip(faces, codes, codes[::-1], strict=True)
+    ]
+
+    def expected(variables):
+        total = jnp.float32(0)
+        for x, fake in zip(faces, swapped, strict=True):
+            features = method.encode(variables, fake)
+            code = jnp.where(part, method.encode(variables, x)[-1], features[-1])
+            total += jnp.mean((method.decode(variables, fake, features, code) - x) ** 2)
+        return total
+
+    def found(variables):
+        return method.generator_objective(variables, data, {}, ctx()).metrics["own_part"]
+
+    (value, ours), (wanted, theirs) = (quick(jax.value_and_grad(function))(variables) for function in (found, expected))
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for network in ("encoder", "decoder"):
+        one, other = (np.asarray(ravel_pytree(tree["params"][network])[0]) for tree in (ours, theirs))
+        assert np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(other)
+    with_term, without = (
+        quick(m.generator_objective)(variables, data, {}, ctx()).losses["generator"] for m in (method, tiny())
+    )
+    np.testing.assert_allclose(with_term, without + 0.7 * wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

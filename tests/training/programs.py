@@ -13,6 +13,7 @@ from faceattr_jax.methods import base
 from faceattr_jax.methods.base import Phase, Stage
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
+from faceattr_jax.training.traffic import Collective
 from tests import runs
 
 PAPERS = {
@@ -88,3 +89,21 @@ def updates(
             )
         yield phase, update, arguments
         carry = {**carry, **handed_on}
+
+
+def trained_bytes(method: Any, phase: Phase) -> int:
+    """Of the parameters that a phase trains, in float32."""
+    params = state(method).variables["params"]
+    networks = [params[network] for name in phase.trains for network in method.optimizers[name].networks]
+    return 4 * sum(leaf.size for leaf in jax.tree.leaves(networks))
+
+
+def sums_of_gradients(found: list[Collective]) -> list[Collective]:
+    """The all-reduces among the collectives that hold gradients.
+
+    A kernel's gradient has two axes or four. A batch norm's sums, vectors, or as a TPU has them pictures of a dense
+    layer's, go layer by layer, in every pass and its gradient, and where a gradient waits for some of them XLA sends
+    those along that are ready.
+    """
+    sums = [collective for collective in found if collective.kind == "all-reduce"]
+    return [c for c in sums if any(sum(side > 1 for side in a.shape) in (2, 4) for a in c.arrays)]

@@ -60,26 +60,29 @@ def test_several_iterations_lower(paper):
     assert exported.mlir_module().count("stablehlo.while") > 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("paper", programs.PAPERS)
-def test_an_iteration_compiles_for_four_chips(paper, monkeypatch, capsys):
-    """Ahead of time, by libtpu (137 MB from the package registry), for a slice that is not there."""
+@pytest.fixture
+def four_chips(monkeypatch):
+    """A TPU slice that is not there, for programs that libtpu (137 MB from the package registry) compiles for it."""
     pytest.importorskip("libtpu", reason="libtpu is not installed: pip install libtpu")
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask which machine this is
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
-    slice_ = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    mesh = distributed.mesh(slice_.devices)
+    return distributed.mesh(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", programs.PAPERS)
+def test_an_iteration_compiles_for_four_chips(paper, four_chips, capsys):
     method = programs.method(paper, dtype="bfloat16")
     stage = method.stages[-1]
-    everywhere, split = distributed.replicated(mesh), distributed.batch_sharding(mesh)
+    everywhere, split = distributed.replicated(four_chips), distributed.batch_sharding(four_chips)
 
     def shapes(tree, sharding):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
     with native_convolutions():
-        executor = Executor(method, stage, seed=0, mesh=mesh, flip=True, scan=True)
+        executor = Executor(method, stage, seed=0, mesh=four_chips, flip=True, scan=True)
         batches = [shapes(programs.batch(method, stage), split)] * executor.draws_per_iteration
         number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
         state = shapes(programs.state(method), everywhere)
@@ -89,3 +92,18 @@ def test_an_iteration_compiles_for_four_chips(paper, monkeypatch, capsys):
         memory = program.memory_analysis()
         print(f"\n{paper}: {memory.temp_size_in_bytes / 2**20:.2f} MiB temporary, {traffic.summary(found)}", end="")
     assert any(collective.kind == "all-reduce" for collective in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", programs.PAPERS)
+def test_four_chips_sum_the_gradients_of_an_update_at_once(paper, four_chips, capsys):
+    method = programs.method(paper, dtype="bfloat16")
+    stage = method.stages[-1]
+    with native_convolutions():
+        for phase, update, _ in programs.updates(method, stage, four_chips, compiled=True):
+            gradients = programs.sums_of_gradients(traffic.collectives(update.as_text()))
+            sizes, parameters = [collective.bytes for collective in gradients], programs.trained_bytes(method, phase)
+            with capsys.disabled():
+                print(f"\n{paper} {phase.name}: {sizes} bytes of gradients, {parameters} of parameters", end="")
+            assert len(gradients) == bool(phase.trains)
+            assert sum(sizes) <= parameters

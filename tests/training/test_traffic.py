@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import pytest
 
 from faceattr_jax.training import distributed, traffic
@@ -39,15 +38,11 @@ QUICK = ("attgan",)  # a critic with a penalty on gradients, and a generator; th
 def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
     method = programs.method(paper)
     for stage in method.stages:
-        for phase, update, arguments in programs.updates(method, stage, distributed.mesh(), compiled=True):
+        for phase, update, _ in programs.updates(method, stage, distributed.mesh(), compiled=True):
             found = traffic.collectives(update.as_text())
-            state = arguments[0].variables["params"]
-            trained = [state[network] for name in phase.trains for network in method.optimizers[name].networks]
-            parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(trained))
-            # A kernel's gradient has two axes or four. A batch norm's sums, vectors, go layer by layer, in every pass
-            # and its gradient, and where a gradient waits for some of them XLA sends those along that are ready.
+            parameters = programs.trained_bytes(method, phase)
             sums = [c for c in found if c.kind == "all-reduce"]
-            gradients = [c for c in sums if any(sum(side > 1 for side in a.shape) > 1 for a in c.arrays)]
+            gradients = programs.sums_of_gradients(found)
             with capsys.disabled():
                 print(f"\n{paper} {phase.name}: {parameters} bytes of parameters, {traffic.summary(found)}", end="")
                 print(f", {len(gradients)} of {len(sums)} sums hold gradients, the others vectors", end="")
