@@ -65,6 +65,7 @@ def common(variant: str) -> ConfigDict:
             "adversarial": (1.0, 1.0),  # of the generator, at full and at half size
             "discriminators": (1.0, 1.0),  # of the discriminators' own losses
             "own_part": 0.0,  # of A from C and A's part of the code, and of B from D; the paper has no such term
+            "change": 0.0,  # of |C - A| and |D - B|; the paper has no such term
         }
     )
     config.optimizer.weight_decay = 0.0  # L2, through Adam's direction; the paper is silent

@@ -333,8 +333,9 @@ class ELEGANT(FromConfig):
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
 
-        They ask for B's attribute and not for its style: a face comes back by eq. 10 whatever its code tells. Where
-        `loss.own_part` is above 0, C with the part of A's own code is to be A again, and D to be B.
+        They ask for B's attribute and not for its style: a face comes back by eq. 10 whatever its code tells. By
+        `loss.own_part` C with the part of A's own code is to be A again, and D to be B; by `loss.change` C and D stay
+        near A and B, lest that part should tell all of A. The paper has neither.
         """
         weights = self.config.loss
         pair = self._pair(variables, batch, ctx.index)
@@ -350,6 +351,9 @@ class ELEGANT(FromConfig):
         if weights.get("own_part", 0.0):  # which configs stored by older versions lack
             metrics["own_part"] = 2.0 * distance(self._with_own_part(variables, pair, fakes, ctx.index), pair.images)
             loss = loss + weights.own_part * metrics["own_part"]
+        if weights.get("change", 0.0):
+            metrics["change"] = 2.0 * losses.l1(fakes, pair.images)
+            loss = loss + weights.change * metrics["change"]
         return Out(losses={"generator": loss}, metrics=metrics)
 
     def _with_own_part(self, variables: Variables, pair: "_Pair", fakes: jax.Array, index: jax.Array) -> jax.Array:
