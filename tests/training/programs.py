@@ -91,19 +91,22 @@ def updates(
         carry = {**carry, **handed_on}
 
 
-def trained_bytes(method: Any, phase: Phase) -> int:
-    """Of the parameters that a phase trains, in float32."""
-    params = state(method).variables["params"]
-    networks = [params[network] for name in phase.trains for network in method.optimizers[name].networks]
-    return 4 * sum(leaf.size for leaf in jax.tree.leaves(networks))
+def trained(method: Any, phase: Phase, state: TrainState) -> list[jax.ShapeDtypeStruct]:
+    """The parameters that a phase trains."""
+    params = state.variables["params"]
+    return jax.tree.leaves([params[network] for name in phase.trains for network in method.optimizers[name].networks])
 
 
-def sums_of_gradients(found: list[Collective]) -> list[Collective]:
-    """The all-reduces among the collectives that hold gradients.
+def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without sides of 1, which a TPU's program may leave out."""
+    return tuple(side for side in shape if side > 1)
 
-    A kernel's gradient has two axes or four. A batch norm's sums, vectors, or as a TPU has them pictures of a dense
-    layer's, go layer by layer, in every pass and its gradient, and where a gradient waits for some of them XLA sends
-    those along that are ready.
+
+def sums_of_kernels(found: list[Collective], parameters: list[jax.ShapeDtypeStruct]) -> list[Collective]:
+    """The all-reduces among the collectives that hold a kernel's gradient, known by its shape.
+
+    Vectors are none: a batch norm's sums go layer by layer, in every pass and its gradient, and where a gradient
+    waits for some of them XLA sends those along that are ready.
     """
-    sums = [collective for collective in found if collective.kind == "all-reduce"]
-    return [c for c in sums if any(sum(side > 1 for side in a.shape) in (2, 4) for a in c.arrays)]
+    kernels = {shape for leaf in parameters if len(shape := squeezed(leaf.shape)) > 1}
+    return [c for c in found if c.kind == "all-reduce" and any(squeezed(a.shape) in kernels for a in c.arrays)]

@@ -38,14 +38,15 @@ QUICK = ("attgan",)  # a critic with a penalty on gradients, and a generator; th
 def test_gradients_are_summed_at_once_and_no_image_moves(paper, capsys):
     method = programs.method(paper)
     for stage in method.stages:
-        for phase, update, _ in programs.updates(method, stage, distributed.mesh(), compiled=True):
+        for phase, update, (state, *_) in programs.updates(method, stage, distributed.mesh(), compiled=True):
             found = traffic.collectives(update.as_text())
-            parameters = programs.trained_bytes(method, phase)
+            trained = programs.trained(method, phase, state)
+            parameters = 4 * sum(leaf.size for leaf in trained)
             sums = [c for c in found if c.kind == "all-reduce"]
-            gradients = programs.sums_of_gradients(found)
+            gradients = programs.sums_of_kernels(found, trained)
             with capsys.disabled():
                 print(f"\n{paper} {phase.name}: {parameters} bytes of parameters, {traffic.summary(found)}", end="")
-                print(f", {len(gradients)} of {len(sums)} sums hold gradients, the others vectors", end="")
+                print(f", {len(gradients)} of {len(sums)} sums hold kernels' gradients", end="")
             assert len(gradients) <= 4
             assert bool(gradients) == bool(phase.trains)
             # What a network's passes on real, fake and mixed images add to a gradient is summed over devices before it
