@@ -15,10 +15,9 @@ there in .946 of the results and two from two references in .794, the rest chang
 reconstruction; but the glasses and bangs are nobody's: their styles do not follow the reference's (rank correlations
 within .06 of 0) and the region error ratio against these is .915. A loss that wants faces back from a second, noisy
 swap (weights of 20 in L1, 100 in L2; lr 1e-3, then decaying) brought that to .83 and .79, but no style, and two at once
-fell to .39 and .33: it was left out. Under trial, off here: `--config.loss.own_part=100 --config.loss.change=10` with
-`--config.optimizer.schedule="('linear', 3000, 6500)"` had, after 3,431 iterations and on 200 faces (2026-11-27), .80, a
-rank correlation of .16 (95 % .00 to .31) with the colour of the reference's frame, and .38 for two at once;
-`own_part=20` alone, to the end, 1.01, .04 and .83.
+fell to .39 and .33: it was left out. Left out so far, too (both are in commit ed15e7a, 2026-11-27): A back from C, a
+constant, and the part of A's own code, by 100 in L2, beside |C - A| by 10, had .80 half way (3,431 iterations, 200
+faces), a rank correlation of .16 (95 % .00 to .31) with the colour of the reference's frame, and .38 for two at once.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,6 @@ from faceattr_jax.methods import base
 from faceattr_jax.methods.base import Phase, Stage
 from faceattr_jax.training.state import TrainState, init_state
 from faceattr_jax.training.step import Executor
-from faceattr_jax.training.traffic import Collective
 from tests import runs
 
 PAPERS = {
@@ -95,18 +94,3 @@ def trained(method: Any, phase: Phase, state: TrainState) -> list[jax.ShapeDtype
     """The parameters that a phase trains."""
     params = state.variables["params"]
     return jax.tree.leaves([params[network] for name in phase.trains for network in method.optimizers[name].networks])
-
-
-def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without sides of 1, which a TPU's program may leave out."""
-    return tuple(side for side in shape if side > 1)
-
-
-def sums_of_kernels(found: list[Collective], parameters: list[jax.ShapeDtypeStruct]) -> list[Collective]:
-    """The all-reduces among the collectives that hold a kernel's gradient, known by its shape.
-
-    Vectors are none: a batch norm's sums go layer by layer, in every pass and its gradient, and where a gradient
-    waits for some of them XLA sends those along that are ready.
-    """
-    kernels = {shape for leaf in parameters if len(shape := squeezed(leaf.shape)) > 1}
-    return [c for c in found if c.kind == "all-reduce" and any(squeezed(a.shape) in kernels for a in c.arrays)]
