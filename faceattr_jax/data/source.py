@@ -129,8 +129,8 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
     """Open the faces at `path`, cropped with preset `crop` and resized to `size`.
 
     Args:
-      path: "synthetic", "synthetic:COUNT" or "synthetic:COUNT:SEED" for drawn faces (which are drawn whole: `crop`
-        is not looked at), or a folder in one of the LAYOUTS.
+      path: "synthetic:COUNT:SEED:SHIFT" for drawn faces (which are drawn whole: `crop` is not looked at), of which the
+        last ones may be left out (SHIFT: see `synthetic.SyntheticSource`), or a folder in one of the LAYOUTS.
       size: side of the images in pixels.
       crop: a preset of faceattr_jax.data.crops. One that goes by landmarks takes CelebA's unaligned pictures where
         they are there.
@@ -161,8 +161,11 @@ def open_source(path: str, *, size: int, crop: str = "center178") -> Source:
 
 
 def _synthetic(path: str) -> dict[str, int]:
-    """The arguments in "synthetic:COUNT:SEED"."""
-    match = re.fullmatch(r"synthetic(?::([1-9]\d*)(?::(\d+))?)?", path)
+    """The arguments in "synthetic:COUNT:SEED:SHIFT"."""
+    match = re.fullmatch(r"synthetic(?::([1-9]\d*)(?::(\d+)(?::(\d+))?)?)?", path)
     if not match:
-        raise UserError(f"'{path}' is no set of drawn faces; write synthetic:COUNT:SEED, such as synthetic:12000:0")
-    return {name: int(value) for name, value in zip(("count", "seed"), match.groups(), strict=True) if value}
+        raise UserError(
+            f"'{path}' is no set of drawn faces; write synthetic:COUNT:SEED:SHIFT, of which the last ones may be left "
+            "out, such as synthetic:12000:0"
+        )
+    return {name: int(value) for name, value in zip(("count", "seed", "shift"), match.groups(), strict=True) if value}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,8 @@ __all__ = ["ATTRIBUTES", "PER_PERSON", "STYLES", "SyntheticSource", "landmarks",
 STYLES = 8  # streams that `counterfactual` can redraw the styles from
 PER_PERSON = 5  # pictures of one identity
 SIZES = (32, 256)  # smallest and largest side
+SHIFT = Shot._field_defaults["shift_x"][1]  # how far faces are off the centre, as CelebA's aligned ones about
+FARTHEST = 40.0  # a shift that leaves whole faces in the picture
 
 
 _KEPT = np.array([[float(b not in CONFLICTS.get(a, ())) for b in ATTRIBUTES] for a in ATTRIBUTES], np.float32)
@@ -102,10 +104,11 @@ def _labels(person: Array, shot: Array, natural: Array) -> Array:
     return jnp.stack([values[name] for name in ATTRIBUTES]).astype(jnp.float32)
 
 
-def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1) -> Face:
+def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1, shift: Array | float = SHIFT) -> Face:
     """Face `index` of the world `seed`; with `style` >= 0, all its within-attribute styles come from that stream.
 
-    So does the skin's tone of a face that is labelled pale: nobody can tell which it would have otherwise.
+    So does the skin's tone of a face that is labelled pale: nobody can tell which it would have otherwise. shift: how
+    far faces are off the centre at most, along either axis, in pixels of the 178-pixel crop.
 
     A pure function of its arguments, scalars of any integer type; vmap for a batch.
     """
@@ -117,14 +120,19 @@ def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1) 
     stream = jax.random.fold_in(jax.random.fold_in(shot, 1), style + 1)
     unknown = (style >= 0) & (labels[ATTRIBUTES.index("Pale_Skin")] > 0.5)
     tone = jnp.where(unknown, jax.random.uniform(jax.random.fold_in(stream, 0)), person.skin)
-    return Face(person, draw(Shot, jax.random.fold_in(shot, 2)), draw(Style, stream), labels, tone)
+    taken = draw(Shot, jax.random.fold_in(shot, 2))
+    farther = shift / SHIFT
+    taken = taken._replace(shift_x=taken.shift_x * farther, shift_y=taken.shift_y * farther)
+    return Face(person, taken, draw(Style, stream), labels, tone)
 
 
 def _eight_bit(image: Array) -> Array:
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def region(seed: Array | int, index: Array | int, attribute: Array | int, size: int) -> Array:
+def region(
+    seed: Array | int, index: Array | int, attribute: Array | int, size: int, shift: Array | float = SHIFT
+) -> Array:
     """Where an edit of the attribute may change the picture of face `index`: a soft mask (size, size) in [0, 1].
 
     The largest difference, over the face's own style and all STYLES streams, between the pictures with the attribute
@@ -136,7 +144,7 @@ def region(seed: Array | int, index: Array | int, attribute: Array | int, size: 
     pair = jnp.stack([labels, labels * jnp.asarray(_KEPT)[attribute]]).at[:, attribute].set(jnp.array([0.0, 1.0]))
 
     def picture(case: Array) -> Array:  # a loop compiles one renderer, not eighteen
-        return render(sample_face(seed, index, case // 2 - 1), pair[case % 2], size)
+        return render(sample_face(seed, index, case // 2 - 1, shift), pair[case % 2], size)
 
     pictures = jax.lax.map(picture, jnp.arange(2 * (STYLES + 1))).reshape(STYLES + 1, 2, size, size, 3)
     widest = jnp.abs(pictures[:, 1] - pictures[:, 0]).max((0, 3))
@@ -154,36 +162,39 @@ def _chunk(size: int) -> int:
 
 @lru_cache
 def _renderer(size: int) -> Callable:
-    def one(seed: Array, index: Array, labels: Array, style: Array) -> Array:
-        return _eight_bit(render(sample_face(seed, index, style), labels, size))
+    def one(seed: Array, shift: Array, index: Array, labels: Array, style: Array) -> Array:
+        return _eight_bit(render(sample_face(seed, index, style, shift), labels, size))
 
-    return jax.jit(jax.vmap(one, (None, 0, 0, None)))
+    return jax.jit(jax.vmap(one, (None, None, 0, 0, None)))
 
 
 @lru_cache
 def _wearer(size: int) -> Callable:
-    def one(seed: Array, index: Array, labels: Array, owners: Array) -> Array:
+    def one(seed: Array, shift: Array, index: Array, labels: Array, owners: Array) -> Array:
         styles = jax.vmap(lambda owner: jnp.stack(sample_face(seed, owner).style))(owners)
-        face = sample_face(seed, index)._replace(style=Style(*jnp.diagonal(styles)))
+        face = sample_face(seed, index, shift=shift)._replace(style=Style(*jnp.diagonal(styles)))
         return _eight_bit(render(face, labels, size))
 
-    return jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+    return jax.jit(jax.vmap(one, (None, None, 0, 0, 0)))
 
 
 @lru_cache
 def _masker(size: int, chunk: int) -> Callable:
+    def one(seed: Array, shift: Array, index: Array, attribute: Array) -> Array:
+        return region(seed, index, attribute, size, shift)
+
     # Compiled here, because several threads that call a new function would each compile it.
-    of_chunk = jax.jit(jax.vmap(partial(region, size=size), (None, 0, None)))
-    return of_chunk.lower(np.uint32(0), np.zeros(chunk, np.int32), np.int32(0)).compile()
+    of_chunk = jax.jit(jax.vmap(one, (None, None, 0, None)))
+    return of_chunk.lower(np.uint32(0), np.float32(0), np.zeros(chunk, np.int32), np.int32(0)).compile()
 
 
 @lru_cache
 def _describer() -> Callable:
-    def one(seed: Array, index: Array) -> tuple[Array, Array]:
-        face = sample_face(seed, index)
+    def one(seed: Array, shift: Array, index: Array) -> tuple[Array, Array]:
+        face = sample_face(seed, index, shift=shift)
         return face.labels, landmarks(face, int(TEMPLATE))
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    return jax.jit(jax.vmap(one, (None, None, 0)))
 
 
 def _chunked(chunk: int, *rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], int]]:
@@ -197,6 +208,9 @@ def _chunked(chunk: int, *rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], 
 class SyntheticSource:
     """`count` synthetic faces of `size` x `size` pixels (32 to 256) of the world `seed`: a `Source`.
 
+    They are off the centre by up to `shift` pixels of the 178-pixel crop along either axis, 0 to 40; all else about a
+    face is the same at every shift.
+
     Attributes:
       table: labels, identity, landmarks (in pixels of CelebA's 178 x 218 picture), and a split by identity of every
         twelve people: ten train, one valid, one test (12,000 faces: 10,000, 1,000 and 1,000).
@@ -207,18 +221,21 @@ class SyntheticSource:
     crop = "center178"
     styles = STYLES
 
-    def __init__(self, count: int = 12000, *, size: int, seed: int = 0) -> None:
+    def __init__(self, count: int = 12000, *, size: int, seed: int = 0, shift: float = SHIFT) -> None:
         if not SIZES[0] <= size <= SIZES[1]:
             raise UserError(
                 f"synthetic faces of {size} pixels cannot be drawn; choose a size of {SIZES[0]} to {SIZES[1]}"
             )
         if not 1 <= count < 2**31:
             raise UserError(f"a set of {count} synthetic faces cannot be made; ask for 1 to {2**31 - 1}")
+        if not 0 <= shift <= FARTHEST:
+            raise UserError(f"synthetic faces cannot be {shift:g} pixels off the centre; choose 0 to {FARTHEST:g}")
         if not 0 <= seed < 2**32:
             raise UserError(f"the seed {seed} of synthetic faces is out of range; choose 0 to {2**32 - 1}")
         self.size, self.seed = size, seed
+        self._world = np.uint32(seed), np.float32(shift)
         index = np.arange(count, dtype=np.int32)
-        parts = [_describer()(np.uint32(seed), part) for (part,), _ in _chunked(4096, index)]
+        parts = [_describer()(*self._world, part) for (part,), _ in _chunked(4096, index)]
         labels, points = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
         identity = index.astype(np.int64) // PER_PERSON
         self.table = Table(
@@ -275,7 +292,7 @@ class SyntheticSource:
 
         def masks(part: tuple[list[np.ndarray], int]) -> np.ndarray:
             (rows,), kept = part
-            return np.asarray(masker(np.uint32(self.seed), rows, number))[:kept]
+            return np.asarray(masker(*self._world, rows, number))[:kept]
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # XLA draws one chunk on one core
             parts = list(threads.map(masks, _chunked(chunk, indices)))
@@ -310,7 +327,7 @@ class SyntheticSource:
         labels, styles = np.asarray(labels, np.float32), np.asarray(style, np.int32)
         rows = (indices, labels, styles) if styles.ndim else (indices, labels)
         parts = [
-            np.asarray(draw_chunk(np.uint32(self.seed), *row, *(() if styles.ndim else (styles,))))[:kept]
+            np.asarray(draw_chunk(*self._world, *row, *(() if styles.ndim else (styles,))))[:kept]
             for row, kept in _chunked(_chunk(self.size), *rows)
         ]
         return np.concatenate([np.zeros((0, self.size, self.size, 3), np.uint8), *parts])

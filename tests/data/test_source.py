@@ -65,16 +65,19 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
     refused(tmp_path / "notes.txt", "is a file; give the folder")
     refused("synthetic:many", "write synthetic:COUNT:SEED")
     refused("synthetic:0", "write synthetic:COUNT:SEED")
-    refused("synthetic:5:1:2", "write synthetic:COUNT:SEED")
+    refused("synthetic:5:1:2:3", "write synthetic:COUNT:SEED:SHIFT")
 
 
-def test_synthetic_count_and_seed_are_passed_on():
+def test_what_a_set_of_drawn_faces_is_told_is_passed_on():
     source = open_source("synthetic:60:7", size=32)
     assert len(source.table) == 60
     assert source.size == 32
     again, other = open_source("synthetic:60:7", size=32), open_source("synthetic:60:8", size=32)
     np.testing.assert_array_equal(source.table.labels, again.table.labels)
     assert (source.table.labels != other.table.labels).any()
+    moved = open_source("synthetic:60:7:20", size=32)
+    np.testing.assert_array_equal(moved.table.labels, source.table.labels)
+    assert np.ptp(moved.table.landmarks[:, 0], 0).min() > 2 * np.ptp(source.table.landmarks[:, 0], 0).max()
 
 
 def test_an_unknown_crop_is_refused_when_opened(intact_celeba):

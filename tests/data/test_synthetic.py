@@ -10,6 +10,7 @@ from faceattr_jax.data.faces import to_face, to_picture
 from faceattr_jax.data.synthetic import (
     ATTRIBUTES,
     PER_PERSON,
+    SHIFT,
     STYLES,
     SyntheticSource,
     landmarks,
@@ -134,9 +135,10 @@ def test_a_picture_is_the_same_at_every_size(source):
     assert np.abs(averaged - np.roll(averaged, 1, 0)).mean() > 10 * difference.mean()
 
 
-def test_pupils_are_dark_and_lie_on_the_landmarks():
+@pytest.mark.parametrize("shift", [SHIFT, 30.0])
+def test_pupils_are_dark_and_lie_on_the_landmarks(shift):
     size = 128
-    source = SyntheticSource(400, size=size)
+    source = SyntheticSource(400, size=size, shift=shift)
     take = np.flatnonzero(source.table.select(["Eyeglasses", "Narrow_Eyes"]).sum(1) == 0)[:24]
     images = source.images(take).astype(np.float32).mean(-1)
     # From pixels of the 178 x 218 picture to pixels of the crop of rows 20 to 198, drawn at `size`.
@@ -147,7 +149,32 @@ def test_pupils_are_dark_and_lie_on_the_landmarks():
             window = image[row - 3 : row + 4, column - 4 : column + 5]
             assert window.min() < 45
             assert image[row + 9 : row + 12, column - 1 : column + 2].mean() > window.min() + 20  # the cheek below
-        assert abs(nose[0] - size / 2) < 12
+        assert abs(nose[0] - size / 2) < 12 + (shift - SHIFT) * size / 178
+
+
+def test_a_shift_moves_faces_and_their_regions_and_nothing_else():
+    near, far = (SyntheticSource(600, size=SIZE, shift=shift) for shift in (0.0, 20.0))
+    np.testing.assert_array_equal(far.table.labels, near.table.labels)
+    moved = far.table.landmarks - near.table.landmarks
+    np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1], moved.shape), atol=1e-3)
+    moved = moved[:, 0]
+    assert np.abs(moved).max() <= 20
+    np.testing.assert_allclose(moved.std(0), 20 / 3**0.5, rtol=0.1)  # uniform
+    # By whole pixels, so that a region is its unmoved self elsewhere.
+    pixels = moved * SIZE / 178
+    indices = np.flatnonzero((np.abs(pixels - np.round(pixels)) < 0.1).all(1))[:8]
+    columns, rows = np.round(pixels[indices]).astype(int).T
+    still, gone = (source.region(indices, "Eyeglasses") > 0.5 for source in (near, far))
+    for before, after, down, right in zip(still, gone, rows, columns, strict=True):
+        expected = np.roll(before, (down, right), (0, 1))
+        assert (after & expected).sum() > 0.9 * (after | expected).sum()
+    worn = {"Eyeglasses": indices[::-1]}
+    labels = edited(far.table.labels[indices].astype(np.float32), {"Eyeglasses": 1}, ATTRIBUTES)
+    glasses = far.counterfactual(indices, labels, wearing=worn).astype(int)
+    outside = far.region(indices, "Eyeglasses") == 0
+    others = far.counterfactual(indices, labels)
+    assert np.abs(glasses - others)[outside].max() <= 1
+    assert (glasses != others).any()
 
 
 def test_mouth_corners_enclose_an_opened_mouth():
@@ -295,6 +322,7 @@ def test_strict_promotion(strict_promotion):
         ({"size": 257}, "257 pixels.*32 to 256"),
         ({"size": 32, "count": 0}, "0 synthetic faces"),
         ({"size": 32, "seed": -1}, "seed -1"),
+        ({"size": 32, "shift": 41}, "41 pixels off the centre; choose 0 to 40"),
     ],
 )
 def test_impossible_sets_are_refused(arguments, message):
