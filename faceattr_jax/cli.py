@@ -6,7 +6,6 @@ that SIGTERM stopped, saved, before its end.
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from pathlib import Path
 from faceattr_jax import DEFAULT_MODEL, commands, cpu
 from faceattr_jax.commands import STOPPED
 from faceattr_jax.errors import UserError, nearest
-
-CACHE = Path.home() / ".cache" / "faceattr_jax" / "compiled"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cpu.convolve_by_eigen()
             from faceattr_jax.training import compilation_cache
 
-            compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or CACHE)
+            compilation_cache.enable(compilation_cache.folder())
         return arguments.run(arguments) or 0
     except UserError as error:
         print(f"faceattr: {error}", file=sys.stderr)

@@ -1,14 +1,13 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: makes the clone's own Python environment, or takes the one that is there.
 #
-#   source launch/_environment.sh   ->  $ROOT, and a persistent compilation cache in the clone
+#   source launch/_environment.sh   ->  $ROOT
 #   environment [EXTRA]             ->  $VENV, with the package installed in place, and its extra (such as `test`)
 #
 # The environment is .venv, or .venv-3.12 where .venv already belongs to another Python version than PYTHON selects.
 # It is installed anew only when setup.cfg or pyproject.toml changed, or the clone was moved.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$ROOT/.jax_cache}"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # The major.minor version of an interpreter; fails for a command that is none, or that cannot make environments.

@@ -33,7 +33,7 @@ from faceattr_jax.training import compilation_cache  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 # Eight devices on two cores: programs that wait for each other's collectives must not crowd each other out.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
-compilation_cache.enable(os.environ.get("JAX_COMPILATION_CACHE_DIR") or ROOT / ".jax_cache")
+compilation_cache.enable(compilation_cache.folder())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

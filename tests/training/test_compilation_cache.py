@@ -1,6 +1,7 @@
 """A truncated entry is removed before JAX meets it; sound entries are kept and used."""
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+from faceattr_jax.errors import UserError
 from faceattr_jax.training import compilation_cache
 
 
@@ -63,7 +65,38 @@ def test_sound_entries_are_kept_and_old_ones_not_read_again(folder: Path) -> Non
     assert entries(folder) == sound
     victim = folder / next(iter(sound))
     victim.write_bytes(b"not a program")
-    os.utime(victim, (0, 0))  # older than the last look
+    earlier = time.time() - 3600  # before the last look
+    os.utime(victim, (earlier, earlier))
     assert compilation_cache.enable(folder) == 0
     os.utime(victim)
     assert compilation_cache.enable(folder) == 1
+
+
+def test_entries_that_nobody_reads_go(folder: Path) -> None:
+    program(6.0)
+    program(7.0)
+    read, unread = sorted(entries(folder))[:2]
+    month = time.time() - 31 * 24 * 3600
+    os.utime(folder / read, (time.time(), month))
+    os.utime(folder / unread, (month, month))
+    assert compilation_cache.enable(folder) == 0
+    assert read in entries(folder)
+    assert unread not in entries(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"/file/compiled'.*JAX_COMPILATION_CACHE_DIR"):
+        compilation_cache.enable(tmp_path / "file" / "compiled")
+
+
+def test_the_folder_is_the_users_and_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    here = compilation_cache.folder()
+    assert here.parent == tmp_path / ".cache" / "faceattr_jax"
+    assert here == compilation_cache.folder()
+    monkeypatch.setattr("platform.machine", lambda: "another")
+    assert compilation_cache.folder() != here
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    assert compilation_cache.folder() == Path("elsewhere")
