@@ -1,7 +1,5 @@
 """ELEGANT against the paper's equations and its code's layer table."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,65 +8,12 @@ import pytest
 from faceattr_jax import config as configs
 from faceattr_jax.data import sampling
 from faceattr_jax.methods import elegant
-from faceattr_jax.methods.base import Ctx, build
+from faceattr_jax.methods.base import build
 from faceattr_jax.training import distributed
 from faceattr_jax.training.state import init_state
 from tests import checks, runs
 from tests.checks import QUICK, changed, killed_and_resumed, layer_outputs, quick
-
-NAMES = "Bangs,Eyeglasses,Male"
-SIZE, N = 32, 3
-TINY = {"model.width": "2", "model.encoder": "(1, 2, 4)", "image_size": str(SIZE), "batch_size": "2"}
-
-
-@functools.cache
-def tiny(spec: str = "elegant_256:released", **overrides: str):
-    return build(configs.load(spec, {**TINY, "attributes": NAMES, **overrides}))
-
-
-@functools.cache
-def variables_of(method):
-    """Random variables in which every layer and every scalar counts."""
-    shapes = jax.eval_shape(lambda: init_state(method, 0)).variables
-    rng = np.random.default_rng(0)
-
-    def value(path, leaf):
-        center = 1.0 if path[-1].key == "scale" else 0.0
-        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
-        return jnp.asarray(rng.normal(center, fan_in**-0.5, leaf.shape), jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(value, shapes)
-
-
-@functools.cache
-def batch(count: int = 2, size: int = SIZE, n: int = N):
-    """Labels of attribute 1 alone are opposite in every pair, so that the index of a test is 1."""
-    rng = np.random.default_rng(0)
-
-    def leaf(value):
-        labels = rng.integers(0, 2, (count, n)).astype(np.float32)
-        labels[:, 1] = value
-        return {"images": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), "labels": labels}
-
-    return {"positive": leaf(1.0), "negative": leaf(0.0)}
-
-
-def float_batch():
-    return {
-        side: {"images": jnp.asarray(leaf["images"] / 127.5 - 1, jnp.float32), "labels": jnp.asarray(leaf["labels"])}
-        for side, leaf in batch().items()
-    }
-
-
-def pictures(count: int = 1):
-    """images and one or several sets of references, float."""
-    rng = np.random.default_rng(1)
-    return [jnp.asarray(rng.uniform(-1, 1, (2, SIZE, SIZE, 3)), jnp.float32) for _ in range(1 + count)]
-
-
-def ctx(index: int = 1) -> Ctx:
-    return Ctx(jnp.int32(index), jnp.int32(index), jnp.int32(0), jax.random.key(5))
-
+from tests.methods.tiny_elegant import N, batch, ctx, float_batch, pictures, tiny, variables_of
 
 # The released networks at 256 px: (height, channels) after each layer. The paper's discriminators have one more.
 ENCODER = [(128, 64), (64, 128), (32, 256), (16, 512), (8, 512)]
@@ -367,99 +312,6 @@ def test_gradients_agree_between_one_device_and_eight():
 
 
 # Inference.
-
-
-def test_a_swap_with_the_image_itself_or_of_nothing_is_the_reconstruction():
-    method = tiny()
-    variables, (images, references) = variables_of(method), pictures()
-    swap = quick(method.swap)
-    reconstruction = quick(method.reconstruct)(variables, images)
-    np.testing.assert_allclose(swap(variables, images, images, jnp.ones(N)), reconstruction, atol=1e-6)
-    np.testing.assert_allclose(swap(variables, images, references, jnp.zeros(N)), reconstruction, atol=1e-6)
-    assert np.abs(swap(variables, images, references, jnp.ones(N)) - reconstruction).max() > 0.01
-
-
-def test_swap_from_several_references_and_for_each_image():
-    method = tiny()
-    variables, (images, *references) = variables_of(method), pictures(2)
-    encode, decode = quick(method.encode), quick(method.decode)
-    features = encode(variables, images)
-    codes = [encode(variables, r)[-1] for r in references]
-    first, _, last = method.parts
-    expected = np.where(first, codes[0], np.where(last, codes[1], features[-1]))
-    expected = decode(variables, images, features, expected)
-    swap = quick(method.swap)
-    mask = jnp.array([[1, 0, 0], [0, 0, 1]])
-    np.testing.assert_allclose(swap(variables, images, jnp.stack(references), mask), expected, atol=1e-5)
-    each = jnp.broadcast_to(mask[:, None], (2, 2, N))
-    np.testing.assert_allclose(swap(variables, images, jnp.stack(references), each), expected, atol=1e-5)
-    # The first image takes part 0, the second part 2.
-    alone = swap(variables, images, references[0], mask)
-    for row in range(2):
-        every = swap(variables, images, references[0], mask[row])
-        np.testing.assert_allclose(alone[row], every[row], atol=1e-5)
-
-
-def test_linear_goes_from_the_reconstruction_to_the_swap():
-    method = tiny()
-    variables, (images, references) = variables_of(method), pictures()
-    mask = jnp.array([0, 1, 0])
-    frames = quick(method.linear)(variables, images, references, mask, jnp.array([0.0, 0.25, 1.0]))
-    assert frames.shape == (3, *images.shape)
-    np.testing.assert_allclose(frames[0], quick(method.reconstruct)(variables, images), atol=1e-5)
-    np.testing.assert_allclose(frames[2], quick(method.swap)(variables, images, references, mask), atol=1e-5)
-    features, others = (quick(method.encode)(variables, x) for x in (images, references))
-    between = np.where(method.parts[1], 0.75 * features[-1] + 0.25 * others[-1], features[-1])
-    expected = quick(method.decode)(variables, images, features, between)
-    np.testing.assert_allclose(frames[1], expected, atol=1e-5)
-
-
-def test_matrix_of_references_is_bilinear_between_four_codes():
-    method = tiny()
-    variables, (images, *references) = variables_of(method), pictures(3)
-    mask = jnp.array([0, 1, 0])
-    places = jnp.array([0.0, 0.5, 1.0])
-    down = jnp.array([0.0, 1.0])
-    grid = quick(method.matrix_of_references)(variables, images, jnp.stack(references), mask, down, places)
-    assert grid.shape == (2, 3, *images.shape)
-    swaps = [quick(method.swap)(variables, images, r, mask) for r in references]
-    corners = [quick(method.reconstruct)(variables, images), *swaps]
-    for (row, column), corner in zip([(0, 0), (0, 2), (1, 0), (1, 2)], corners, strict=True):
-        np.testing.assert_allclose(grid[row, column], corner, atol=1e-5)
-    features = quick(method.encode)(variables, images)
-    lower = [quick(method.encode)(variables, r)[-1] for r in references[1:]]
-    code = np.where(method.parts[1], (lower[0] + lower[1]) / 2, features[-1])
-    np.testing.assert_allclose(grid[1, 1], quick(method.decode)(variables, images, features, code), atol=1e-5)
-
-
-def test_matrix_of_attributes():
-    method = tiny()
-    variables, (images, *references) = variables_of(method), pictures(2)
-    masks = jnp.array([[1, 0, 0], [0, 0, 1]])
-    places = jnp.array([0.0, 1.0])
-    stacked = jnp.stack(references)
-    grid = quick(method.matrix_of_attributes)(variables, images, stacked, masks, places, places)
-    assert grid.shape == (2, 2, *images.shape)
-    swap = quick(method.swap)
-    np.testing.assert_allclose(grid[0, 0], quick(method.reconstruct)(variables, images), atol=1e-5)
-    np.testing.assert_allclose(grid[1, 0], swap(variables, images, references[0], masks[0]), atol=1e-5)
-    np.testing.assert_allclose(grid[0, 1], swap(variables, images, references[1], masks[1]), atol=1e-5)
-    np.testing.assert_allclose(grid[1, 1], swap(variables, images, stacked, masks), atol=1e-5)
-
-
-def test_swap_is_pure_under_vmap_and_grad():
-    method = tiny()
-    variables, (images, references) = variables_of(method), pictures()
-    mask = jnp.array([1, 0, 1])
-    together = quick(method.swap)(variables, images, references, mask)
-
-    def one(image, reference):
-        return method.swap(variables, image[None], reference[None], mask)[0]
-
-    np.testing.assert_allclose(quick(jax.vmap(one))(images, references), together, atol=1e-5)
-    gradient = quick(jax.grad(lambda r: jnp.sum(method.swap(variables, images, r, mask) ** 2)))(references)
-    assert np.isfinite(gradient).all()
-    assert float(jnp.abs(gradient).max()) > 0
 
 
 def test_a_run_killed_and_resumed_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):
