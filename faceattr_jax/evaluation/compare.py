@@ -4,9 +4,10 @@ Every run is shown the same pictures of the data, each at its own size and crop,
 them know. What is compared are cells, an attribute and a value; means are over the cells that every run can do (one
 that gives an attribute one value has half of them). The judge reads all attributes that it and the data have in
 common, so untouched ones are the same for all. On drawn faces edits are compared with the exact truth
-(`evaluation.regions`).
+(`evaluation.regions`). Runs that were scored by a judge while they trained stand side by side in that, too.
 """
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,6 +158,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "faces": len(indices),
         "strength": None if swaps else strength,
         "style": "of a reference" if swaps else "free",
+        "progress": _progress(Path(str(model.path))),
         "judge": about,
         "judge_balanced_accuracy": mean(evaluation["judge"]["balanced_accuracy"][name] for name in names),
         "person": person if isinstance(person, str) else person.about,
@@ -164,6 +166,18 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "cells": cells("model"),
         "unedited": {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}},
         "notes": evaluation["notes"],
+    }
+
+
+def _progress(model: Path) -> dict[str, list[float]]:
+    """Accuracy on the valid split by iteration, as the run of a checkpoint wrote it down: empty where it did not."""
+    tables = (folder / "metrics.csv" for folder in (model, *model.parents[:2]))  # RUN/best/STEP is the deepest
+    table = next((path for path in tables if path.is_file()), None)
+    rows = list(csv.DictReader(table.read_text().splitlines())) if table else []
+    rows = [row for row in rows if row["name"] == "valid/attribute_accuracy"]
+    return {
+        "iterations": [int(row["step"]) for row in rows],
+        "accuracy": [float(row["value"]) for row in rows],
     }
 
 
@@ -243,6 +257,14 @@ def _blocks(tree: Mapping[str, Any], sheet: page.Picture) -> list[page.Block]:
             table = [[cell, *(report.show(run["cells"].get(cell, {}).get(m)) for run in runs)] for cell in cells]
             blocks += [f"## {MEASURES[m].capitalize()}, by edit", page.Table(["", *titles], table)]
             blocks += page.bars(MEASURES[m], series)
+    trained = {
+        title: (run["progress"]["iterations"], run["progress"]["accuracy"])
+        for title, run in zip(titles, runs, strict=True)
+        if run["progress"]["accuracy"]
+    }
+    if trained:
+        blocks += ["## Accuracy while they trained, on the valid split by the judges of the runs"]
+        blocks += page.curves("accuracy while training", trained, "iterations", "accuracy")
     about = []
     for title, run in zip(titles, runs, strict=True):
         resized = run["judge"].get("resized")

@@ -87,6 +87,23 @@ def test_a_perfect_editor_beside_an_idle_one(page, tmp_path):
     assert "data:image/png" in (tmp_path / "comparison.html").read_text()
 
 
+def test_accuracy_while_training_is_drawn_where_runs_wrote_it_down(page, monkeypatch, tmp_path):
+    (tmp_path / "run" / "best" / "4").mkdir(parents=True)
+    rows = "step,name,value\n2,valid/attribute_accuracy,0.25\n2,generator/change,3.0\n4,valid/attribute_accuracy,0.5\n"
+    (tmp_path / "run" / "metrics.csv").write_text(rows)
+    kept = opening.load
+    paths = {"perfect": tmp_path / "run" / "best" / "4", "idle": tmp_path / "nowhere"}
+    monkeypatch.setattr(
+        opening, "load", lambda path: SimpleNamespace(**{**vars(kept(path)), "path": paths.get(path, path)})
+    )
+    found = compare(["perfect", "idle"], tmp_path / "out", judge="judge", images=10)
+    assert found["runs"][0]["progress"] == {"iterations": [2, 4], "accuracy": [0.25, 0.5]}
+    assert found["runs"][1]["progress"] == {"iterations": [], "accuracy": []}
+    text = (tmp_path / "out" / "comparison.html").read_text()
+    assert "Accuracy while they trained" in text
+    assert 'alt="accuracy while training"' in text
+
+
 def test_means_are_over_what_all_can_do(page, tmp_path):
     found = compare(["idle", "giver"], tmp_path, judge="judge", images=10)
     assert found["shared_cells"] == ["Eyeglasses=1"]

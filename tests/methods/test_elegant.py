@@ -311,9 +311,6 @@ def test_gradients_agree_between_one_device_and_eight():
     checks.devices_agree(tiny(), batch(count=8), share=1e-5, least=1e-2, compiler_options=QUICK)
 
 
-# Inference.
-
-
 def test_a_run_killed_and_resumed_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):
     """And the loop draws opposite pairs, and shows swaps on a grid."""
     one = checks.one_device()
