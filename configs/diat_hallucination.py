@@ -35,6 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.task = "unet"
         # The paper is silent: as many updates of T as DIAT has for something else than smoothness.
         config.train.iterations = config.pretrain.iterations + config.steps.transfer * config.train.iterations
+        if config.optimizer.schedule:
+            config.optimizer.schedule = ("linear", 2 * config.train.iterations // 5, config.train.iterations)
         for key in ("face", "denoiser", "noise", "loss", "steps", "pretrain"):
             del config[key]
         for key in ("discriminator_width", "discriminator", "fc", "denoiser"):

@@ -75,7 +75,8 @@ class Editor:
 
         strength: 0 is the unedited reconstruction, 1 what training showed the model, 2 twice that; one for all
         attributes, or (n,). source: the faces' own attributes, 0/1 (B, n); by default what the model reads off them.
-        It misreads some, so beyond strength 1 AttGAN draws what `edits` names even where it reads it as there already.
+        It misreads some, so beyond strength 1 models that take signed attributes draw what `edits` names even where
+        they read it as there already.
         What an edit rules out goes too (`attributes.CONFLICTS`). Raises `UserError` for an unknown attribute or images
         of another size.
 

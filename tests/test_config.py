@@ -1,5 +1,7 @@
 """Configs: every one that ships loads and builds; overrides are typed and misspellings named."""
 
+import re
+
 import jax
 import pytest
 from ml_collections import ConfigDict
@@ -18,6 +20,52 @@ def test_every_config_builds_and_says_its_command(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"])) > 1000
     module = configs._module(name)
     assert f"faceattr train --config={name}" in module.__doc__
+
+
+def variants(name):
+    """As a config itself lists them."""
+    with pytest.raises(UserError) as refused:
+        configs.load(f"{name}:?")
+    listed = str(refused.value).partition("the variants are ")[2]
+    return [] if listed == "none" else listed.split(", ")
+
+
+def test_every_variant_builds_and_its_rates_fall_until_the_end():
+    """A schedule counts the iterations of the stage in which it stands."""
+    specs = [f"{name}:{variant}" for name in configs.names() for variant in variants(name)]
+    assert len(specs) > 20
+    for spec in specs:
+        config = configs.load(spec)
+        assert build(config).stages[-1].iterations == config.train.iterations, spec
+        kind, *numbers = config.optimizer.schedule or ("constant",)
+        if kind == "linear":
+            assert numbers[-1] == config.train.iterations, spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "wrong", "message"),
+    [
+        (
+            "attgan_64",
+            "sampler",
+            "balance",
+            "sampler is 'balance' (did you mean 'balanced'?); it can be uniform or balanced",
+        ),
+        ("slgan_64", "sampler", "even", "sampler is 'even'; it can be uniform or balanced"),
+        ("attgan_64", "targets", "invert", "targets is 'invert'"),
+        ("attribute_inverse_128", "sampler", "any", "sampler is 'any'"),
+        ("attribute_inverse_128", "loss.adversarial", "wgan", "loss.adversarial is 'wgan'"),
+        ("attribute_inverse_128", "loss.feature_matching_per", "layer", "it can be element or pixel"),
+        ("attribute_inverse_128", "model.skips", "ful", "it can be filtered or full"),
+        ("elegant_128", "loss.distance", "l3", "it can be l1 or l2"),
+        ("elegant_128", "model.decoder_activation", "elu", "it can be leaky_relu or relu"),
+        ("diat_128", "loss.compared", "G", "it can be T or F"),
+        ("diat_128", "loss.perceptual_layers", "((0, 1.0),)", "names 0; D's convolutions are 1 to 6"),
+    ],
+)
+def test_choices_that_there_are_not(spec, key, wrong, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        _ = build(configs.load(spec, {key: wrong})).stages
 
 
 def test_json_round_trip_keeps_tuples():

@@ -16,8 +16,8 @@ import ml_collections
 
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
+from faceattr_jax.config import check_choice
 from faceattr_jax.methods.base import (
-    SAMPLERS,
     Batch,
     Carry,
     Ctx,
@@ -32,6 +32,7 @@ from faceattr_jax.methods.base import (
     check_trainable,
     edited_signs,
     learning_rate,
+    sampler,
     variables_of,
 )
 from faceattr_jax.nn.blocks import (
@@ -157,8 +158,7 @@ class AttGAN(FromConfig):
             draw="update",
         )
         generator = Phase("generator", ("generator",), self.generator_objective, mutates=moving, draw="update")
-        sampler = SAMPLERS[self.config.sampler]
-        return (Stage("train", self.config.train.iterations, (critic, generator), sampler),)
+        return (Stage("train", self.config.train.iterations, (critic, generator), sampler(self.config)),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         size, n = self.config.image_size, len(self.attributes)
@@ -348,6 +348,7 @@ TARGETS = {"shuffled": shuffled_targets, "inverted": inverted_targets}
 
 def build(config: ml_collections.ConfigDict) -> AttGAN:
     """AttGAN as `config` describes it (configs/attgan_128.py says what each key means)."""
+    check_choice(config, "targets", TARGETS)
     model = config.model
 
     def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:

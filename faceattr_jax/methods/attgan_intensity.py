@@ -71,7 +71,8 @@ class AttGANIntensity(attgan.AttGAN):
     ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
         """The critic learns to tell z_int from U(0, 1)^n, by WGAN-GP as D does."""
         found = self._intensities(variables, features)
-        draw_key, penalty_key = jax.random.split(jax.random.fold_in(ctx.key, 1))
+        # The critic's own objective splits ctx.key in three, which are its folds 0 to 2.
+        draw_key, penalty_key = jax.random.split(jax.random.fold_in(ctx.key, 3))
         drawn = jax.random.uniform(draw_key, found.shape)
         adversarial = losses.wasserstein_critic(self._criticize(variables, drawn), self._criticize(variables, found))
         penalty = losses.gradient_penalty(lambda x: self._criticize(variables, x), drawn, found, penalty_key)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
+from faceattr_jax.config import check_choice
 from faceattr_jax.errors import UserError
 from faceattr_jax.methods.base import (
-    SAMPLERS,
     Batch,
     Carry,
     Ctx,
@@ -31,6 +31,7 @@ from faceattr_jax.methods.base import (
     Variables,
     adam,
     learning_rate,
+    sampler,
 )
 from faceattr_jax.nn.blocks import instance_noise, interleave, separate, xavier
 from faceattr_jax.nn.conv import Conv
@@ -77,7 +78,7 @@ class AttributeInverse(FromConfig):
             Phase("discriminator", ("discriminator",), self.discriminator_objective),
             Phase("generator", ("generator",), self.generator_objective),
         )
-        return (Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler]),)
+        return (Stage("train", self.config.train.iterations, phases, sampler(self.config)),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         images = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
@@ -177,20 +178,20 @@ def skip_filters(widths: Sequence[int], kind: str, fine: int) -> tuple[int, ...]
     kind: ``"filtered"``: a quarter of the maps' number on the `fine` finest skips, half on the others, at least one;
     ``"full"``: the plain U-Net that the paper argues against.
     """
-    match kind:
-        case "filtered":
-            return tuple(max(1, width // (4 if i < fine else 2)) for i, width in enumerate(widths[:-1]))
-        case "full":
-            return ()
-    raise ValueError(f"config.model.skips is {kind!r}; it must be 'filtered' or 'full'")
+    if kind == "full":
+        return ()
+    return tuple(max(1, width // (4 if i < fine else 2)) for i, width in enumerate(widths[:-1]))
 
 
 def build(config: ml_collections.ConfigDict) -> AttributeInverse:
     """The method as `config` describes it (configs/attribute_inverse_128.py says what each key means).
 
-    Raises `UserError` for more than one attribute.
+    Raises `UserError` for more than one attribute and for unknown choices.
     """
     model = config.model
+    check_choice(config, "loss.adversarial", ADVERSARIAL)
+    check_choice(config, "loss.feature_matching_per", ("element", "pixel"))
+    check_choice(config, "model.skips", ("filtered", "full"))
     if len(config.attributes) != 1:
         raise UserError(
             f"an attribute-inverse model inverts one attribute, not {len(config.attributes)}; give one, such as "

@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from faceattr_jax.config import check_choice
 from faceattr_jax.data import sampling
 from faceattr_jax.errors import UserError
 
@@ -37,6 +38,12 @@ def uniform(key: jax.Array, indices: np.ndarray, labels: np.ndarray, batch_size:
 
 
 SAMPLERS: dict[str, SamplerBuilder] = {"uniform": uniform, "balanced": sampling.balanced}
+
+
+def sampler(config: ml_collections.ConfigDict) -> SamplerBuilder:
+    """That of `config.sampler`; UserError for one that there is not."""
+    check_choice(config, "sampler", SAMPLERS)
+    return SAMPLERS[config.sampler]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ import ml_collections
 import numpy as np
 
 from faceattr_jax import losses
+from faceattr_jax.config import check_choice
 from faceattr_jax.data import sampling
 from faceattr_jax.errors import UserError, nearest
 from faceattr_jax.methods.base import (
@@ -467,8 +468,13 @@ def _check(config: ml_collections.ConfigDict, tasks: Collection[str]) -> None:
     if config.task not in tasks:
         raise UserError(f"task is '{config.task}'{nearest(config.task, tasks)}; it can be {', '.join(tasks)}")
     for key, known in CHOICES.items():
-        if (given := config.get("loss", {}).get(key, known[0])) not in known:
-            raise UserError(f"loss.{key} is '{given}'{nearest(given, known)}; it can be {' or '.join(known)}")
+        if key in config.get("loss", {}):
+            check_choice(config, f"loss.{key}", known)
+    if config.get("loss", {}).get("perceptual") and config.loss.perceptual_network == "discriminator":
+        last = len(config.model.discriminator)
+        for number, _ in config.loss.perceptual_layers:
+            if number not in range(1, last + 1):
+                raise UserError(f"loss.perceptual_layers names {number!r}; D's convolutions are 1 to {last}")
     if config.task == "transfer":
         if len(config.attributes) != 1:
             raise UserError(

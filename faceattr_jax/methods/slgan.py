@@ -20,7 +20,6 @@ import ml_collections
 
 from faceattr_jax import losses
 from faceattr_jax.methods.base import (
-    SAMPLERS,
     Batch,
     Carry,
     Ctx,
@@ -34,6 +33,7 @@ from faceattr_jax.methods.base import (
     adam,
     edited_signs,
     learning_rate,
+    sampler,
     variables_of,
 )
 from faceattr_jax.nn.blocks import batch_norm
@@ -140,7 +140,7 @@ class SLGAN(FromConfig):
             Phase("modification", learners, self.modification_objective, mutates=moving, draw="update"),
             Phase("generation", learners, self.generation_objective, mutates=moving, draw="update"),
         )
-        return (Stage("train", self.config.train.iterations, phases, SAMPLERS[self.config.sampler]),)
+        return (Stage("train", self.config.train.iterations, phases, sampler(self.config)),)
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         size, n = self.config.image_size, len(self.attributes)
@@ -171,7 +171,7 @@ class SLGAN(FromConfig):
     def edit(self, variables: Variables, images: jax.Array, request: EditRequest) -> jax.Array:
         """Dec(z, y) with z the mean of q(z|x) and the requested y; the source attributes default to what Q reads."""
         source = self.own(variables, images, request.source)
-        signs = edited_signs(source, request.target, request.strength)
+        signs = edited_signs(source, request.target, request.strength, request.named)
         return self.decode(variables, self.encode(variables, images)[0], (signs + 1.0) / 2.0)
 
     def reconstruct(self, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -157,7 +157,7 @@ def test_intensity_losses_by_hand():
     out = quick(method.critic_objective)(held, data, {}, at(0))
     m = out.metrics
     np.testing.assert_allclose(out.losses["prior"], -m["prior_distance"] + 10 * m["prior_penalty"], rtol=1e-5)
-    draw_key, penalty_key = jax.random.split(jax.random.fold_in(KEY, 1))
+    draw_key, penalty_key = jax.random.split(jax.random.fold_in(KEY, 3))
     drawn = np.asarray(jax.random.uniform(draw_key, (4, 3)), np.float64)
     distance = mlp(critic, drawn).mean() - mlp(critic, intensity).mean()
     np.testing.assert_allclose(m["prior_distance"], distance, rtol=1e-3, atol=1e-5)

@@ -125,7 +125,7 @@ def test_source_and_guided_sets():
 
 def test_a_run_killed_and_resumed_in_both_stages(on_one_device, faces, trained, tmp_path, monkeypatch):
     """Four iterations with a judge beside them, in one piece and in three; then every command's code path."""
-    short = {"steps__discriminator": 2, "steps__transfer": 2, "steps__smoothing": 1}
+    short = {"steps__discriminator": 2, "steps__transfer": 2, "steps__smoothing": 1, "train__checkpoint_every": 1}
     config = runs.diat(faces, pretrain__iterations=2, train__iterations=2, evaluation__judge=str(trained / "judge"),
                        **short)  # fmt: skip
     whole = loop.train(config, tmp_path / "whole")

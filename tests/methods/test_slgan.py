@@ -251,6 +251,11 @@ def test_edit_of_unchanged_attributes_is_the_reconstruction():
     read = (quick(method.classify)(held, images) > 0.5).astype(jnp.float32)
     unread = quick(lambda: method.edit(held, images, EditRequest(target=read)))()
     np.testing.assert_allclose(unread, edit(read, read, 1.0), atol=1e-6)
+    # Beyond 1, what somebody names is drawn even where it is there already.
+    named = jnp.arange(own.shape[1]) == 0
+    kept = quick(lambda: method.edit(held, images, EditRequest(own, own, 2.0, named)))()
+    stronger = own.at[:, 0].set(2 * own[:, 0] - 0.5)
+    np.testing.assert_allclose(kept, quick(method.decode)(held, mean, stronger), atol=1e-6)
 
 
 def test_generate_draws_latents_from_the_prior():

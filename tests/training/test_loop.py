@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from faceattr_jax import cli
+from faceattr_jax.data.source import open_source
 from faceattr_jax.errors import UserError
 from faceattr_jax.training import checkpoint, loop
 from faceattr_jax.training.step import Executor
@@ -27,6 +28,17 @@ def finished(faces, tmp_path_factory):
     """An uninterrupted run: its workdir and final state."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     return workdir, loop.train(runs.attgan(faces), workdir)
+
+
+def test_training_takes_the_train_split_without_what_is_excluded(faces):
+    source = open_source(str(faces), size=32, crop="none")
+    train = source.table.indices("train")
+    assert list(loop.training_indices(runs.classifier(faces), source)) == list(train)
+    config = runs.diat(faces, data__exclude="('Male', 'Bangs')")
+    labels = source.table.select(["Male", "Bangs"])
+    kept = [i for i in train if not labels[i].any()]
+    assert 0 < len(kept) < len(train)
+    assert list(loop.training_indices(config, source)) == kept
 
 
 def test_a_run_leaves_config_metrics_grids_and_checkpoints(finished, faces):
