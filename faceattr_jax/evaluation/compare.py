@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
 from faceattr_jax import files, grids
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, embedders, exemplar, page, report
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor
-from faceattr_jax.evaluation.opening import Opened, open_editors, open_judge
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Widened
+from faceattr_jax.evaluation.opening import Opened, open_editors, open_judge, readable
 from faceattr_jax.evaluation.readers import Likeness
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import DIRECTIONS, mean
@@ -48,23 +47,6 @@ _FINE_PRINT = (
     "takes attributes from other faces, in the other face's style. Floor: of an editor that cannot know the style. "
     "Drift: mean |edit - input| outside, in 8-bit levels.",
 )
-
-
-class Widened:
-    """An editor that is asked with more attributes than it knows."""
-
-    def __init__(self, editor: Compiled, attributes: Sequence[str]) -> None:
-        self.attributes = tuple(attributes)
-        self._editor, self._columns = editor, np.array([self.attributes.index(name) for name in editor.attributes])
-
-    def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
-        return self._editor.edit(images, source[:, self._columns], target[:, self._columns], strength)
-
-    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
-        return self._editor.swap(images, references, mask[:, self._columns])
-
-    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return self._editor.reconstruct(images, labels[:, self._columns])
 
 
 def compare(
@@ -116,10 +98,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
     model, source = run.model, run.source
     judging, about = open_judge(run, judge, resize=True)
     indices = editing.invertible(model.method, source, faces)
-    wide = [name for name in judging.attributes if name in source.table.attributes]
-    unknown = [name for name in model.attributes if name not in wide]
-    if unknown:
-        raise UserError(f"the judge does not know {unknown[0]}, which {model.path} edits; give one trained on it")
+    wide = readable(run, judging)
     editors: dict[str, Any] = {
         "model": Widened(Compiled(model.method, model.variables), wide),
         "copy": CopyingEditor(wide),

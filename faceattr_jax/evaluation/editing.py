@@ -77,7 +77,9 @@ def evaluate_editors(
     """Measure editors side by side on the same faces.
 
     Args:
-      editors: name -> editor, all of the same attributes. `summarize` knows "model", "copy" and "untrained".
+      editors: name -> editor, all of the same attributes; what becomes of those that are not inverted counts as
+        untouched (`editors.Widened` asks with more than a model knows). `summarize` knows "model", "copy" and
+        "untrained".
       judge: knows every attribute of the editors.
       source: faces and labels (faceattr_jax.data.source); with `counterfactual` and `region`, region errors too.
       attributes: those to invert, of the editors'.
@@ -307,7 +309,7 @@ def summarize(evaluation: Evaluation, judge: Mapping[str, str] | None = None) ->
     judge: what identifies the judge, such as {"path": ..., "sha256": ...}.
     """
     model = evaluation["editors"]["model"]
-    balanced = evaluation["judge"]["balanced_accuracy"]
+    balanced = {name: evaluation["judge"]["balanced_accuracy"][name] for name in evaluation["attributes"]}
     worst, direction = model["worst"]
     region = model["region"] or {"ratio": None, "floor": None, "drift": None}
     summary = {

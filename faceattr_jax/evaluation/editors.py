@@ -52,12 +52,12 @@ class Generator(Protocol):
     @property
     def attributes(self) -> tuple[str, ...]: ...
 
-    def draw_latents(self, key: jax.Array, count: int) -> jax.Array:
-        """z from the prior, (count, d)."""
+    def draw_latents(self, keys: jax.Array) -> jax.Array:
+        """z from the prior, (B, d), each by its own of `keys` (B,), so that it does not depend on its batch."""
         ...
 
-    def generate(self, key: jax.Array, labels: jax.Array) -> jax.Array:
-        """Faces (B, S, S, 3) with attributes `labels` (B, n) and the z that `draw_latents` draws with the same key."""
+    def generate(self, keys: jax.Array, labels: jax.Array) -> jax.Array:
+        """Faces (B, S, S, 3) with attributes `labels` (B, n) and the z that `draw_latents` draws with the same keys."""
         ...
 
 
@@ -129,11 +129,13 @@ class Compiled:
         self._swap = jax.jit(lambda *arguments: method.swap(*arguments))
         self._classify = jax.jit(lambda *arguments: method.classify(*arguments))
         self._features = jax.jit(lambda *arguments: method.features(*arguments))
-        self._generate = jax.jit(lambda *arguments: method.generate(*arguments))
+        self._generate = jax.jit(
+            jax.vmap(lambda variables, key, labels: method.generate(variables, key, labels[None])[0], (None, 0, 0))
+        )
         self._intensities = jax.jit(lambda *arguments: method.intensities(*arguments))
         self._slide = jax.jit(lambda *arguments: method.slide(*arguments))
         self._latents = jax.jit(lambda *arguments: method.latents(*arguments))
-        self._draw_latents = lambda *arguments: method.draw_latents(*arguments)
+        self._draw_latents = jax.jit(jax.vmap(lambda key: method.draw_latents(key, 1)[0]))
 
     def at(self, variables: Variables) -> Self:
         """The same compiled functions with other variables: an untrained model, a later checkpoint."""
@@ -165,11 +167,28 @@ class Compiled:
     def slide(self, images: jax.Array, column: int, value: float, source: jax.Array) -> jax.Array:
         return self._slide(self.variables, images, np.int32(column), np.float32(value), source)
 
-    def generate(self, key: jax.Array, labels: jax.Array) -> jax.Array:
-        return self._generate(self.variables, key, labels)
+    def generate(self, keys: jax.Array, labels: jax.Array) -> jax.Array:
+        return self._generate(self.variables, keys, labels)
 
-    def draw_latents(self, key: jax.Array, count: int) -> jax.Array:
-        return self._draw_latents(key, count)
+    def draw_latents(self, keys: jax.Array) -> jax.Array:
+        return self._draw_latents(keys)
+
+
+class Widened:
+    """An editor that is asked with more attributes than it knows, of which the judge then tells what became."""
+
+    def __init__(self, editor: Compiled, attributes: Sequence[str]) -> None:
+        self.attributes = tuple(attributes)
+        self._editor, self._columns = editor, np.array([self.attributes.index(name) for name in editor.attributes])
+
+    def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:
+        return self._editor.edit(images, source[:, self._columns], target[:, self._columns], strength)
+
+    def swap(self, images: jax.Array, references: jax.Array, mask: jax.Array) -> jax.Array:
+        return self._editor.swap(images, references, mask[:, self._columns])
+
+    def reconstruct(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return self._editor.reconstruct(images, labels[:, self._columns])
 
 
 def invert(labels: np.ndarray, names: Sequence[str], group: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,6 @@
 """One pass over a run's faces for all that a protocol's measures look at."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,9 +9,9 @@ import numpy as np
 
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, embedders, exemplar, generation, identity, metrics, restoration
-from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.editors import Compiled, Widened
 from faceattr_jax.evaluation.embedders import Embedder
-from faceattr_jax.evaluation.opening import Opened, open_judge
+from faceattr_jax.evaluation.opening import Opened, open_judge, readable
 from faceattr_jax.evaluation.protocol import (
     CYCLES,
     DRAWN,
@@ -27,7 +26,6 @@ from faceattr_jax.evaluation.protocol import (
 )
 from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
 from faceattr_jax.evaluation.regions import spread
-from faceattr_jax.training import checkpoint
 
 CURVE_FACES, STRENGTHS = 256, (0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -57,10 +55,10 @@ def look(
         )
     if "edit" not in can and strength != 1.0:
         raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
-    editor, known = Compiled(model.method, model.variables), model.attributes
-    judging, about = open_judge(opened, judge)
-    outputs = checkpoint.read_config(Path(about["path"])).loss.get("outputs", "logits")
-    about = {**about, "outputs": outputs}
+    judging, about = open_judge(opened, judge, resize=True)
+    names, known = model.attributes, readable(opened, judging)
+    editor = Compiled(model.method, model.variables)
+    asked = Widened(editor, known)
 
     def add(name: str, embedder: Embedder | str, make: Callable[[Embedder], Any]) -> None:
         if isinstance(embedder, str):
@@ -98,12 +96,12 @@ def look(
 
     if "edit" in can:
         evaluation = editing.evaluate_editors(
-            {"model": editor}, judging, source, known, indices, strength=strength, region_faces=0, watch=watch
+            {"model": asked}, judging, source, names, indices, strength=strength, region_faces=0, watch=watch
         )
         if CYCLES in needs:
             readers[CYCLES] = editor
     else:
-        evaluation = exemplar.evaluate_exchangers({"model": editor}, judging, source, known, indices, watch=watch)
+        evaluation = exemplar.evaluate_exchangers({"model": asked}, judging, source, names, indices, watch=watch)
     if DRAWN in needs and "generate" in can:
         looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]
         try:

@@ -64,10 +64,10 @@ def evaluate_generators(
         the N, and how many of them count.
 
     Returns:
-      {"images", "probes", "region_share", "same_labels", "generators"}: how many faces, the region's share of the
-      picture, how many faces share their labels with others, and "data" and every model -> "accuracy",
-      "balanced_accuracy", "attributes" (name -> both, and "rate"), "frechet" (embedder -> distance),
-      "variance_ratio", "latent_r2"; None stands for what could not be measured.
+      {"images", "probes", "region_share", "same_labels", "dimensions", "generators"}: how many faces, the region's
+      share of the picture, how many faces share their labels with others, embedder -> features, and "data" and every
+      model -> "accuracy", "balanced_accuracy", "attributes" (name -> both, and "rate"), "frechet" (embedder ->
+      distance), "variance_ratio", "latent_r2"; None stands for what could not be measured.
     """
     known = editing.check(generators, judge, source, next(iter(generators.values())).attributes, indices)
     labels = source.table.select(known)[indices]
@@ -123,6 +123,7 @@ def evaluate_generators(
         "probes": probes,
         "region_share": float(region.mean()),
         "same_labels": int(counts[counts > 1].sum()),
+        "dimensions": {name: len(moments.mean) for name, moments in ours.items()},
         "generators": rows,
     }
 
@@ -154,8 +155,8 @@ class Deviations:
 def _drawn(
     name: str, generator: Generator, labels: np.ndarray, key: jax.Array, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    for batch, (places, count) in enumerate(batches(np.arange(len(labels)), size)):
-        faces = generator.generate(jax.random.fold_in(key, batch), jnp.asarray(labels[places]))
+    for places, count in batches(np.arange(len(labels)), size):
+        faces = generator.generate(_keys(key, places), jnp.asarray(labels[places]))
         if not jnp.all(jnp.isfinite(faces)):
             raise UserError(f"'{name}' draws pixels that are not finite; use a checkpoint from before it diverged")
         yield np.asarray(to_uint8(faces)), places, count
@@ -163,12 +164,18 @@ def _drawn(
 
 def _latent_r2(generator: Generator, labels: np.ndarray, key: jax.Array, probes: int, size: int) -> float:
     pixels, latents = [], []
-    for batch, (places, count) in enumerate(batches(np.arange(probes), min(size, probes))):
-        one = jax.random.fold_in(key, batch)
-        faces = generator.generate(one, jnp.asarray(labels[places % len(labels)]))
+    for places, count in batches(np.arange(probes), min(size, probes)):
+        keys = _keys(key, places)
+        faces = generator.generate(keys, jnp.asarray(labels[places % len(labels)]))
         pixels.append(np.asarray(_reduced(faces))[:count])
-        latents.append(np.asarray(generator.draw_latents(one, len(places)))[:count])
+        latents.append(np.asarray(generator.draw_latents(keys))[:count])
     return metrics.held_out_r2(np.concatenate(pixels), np.concatenate(latents))
+
+
+@jax.jit
+def _keys(key: jax.Array, places: jax.Array) -> jax.Array:
+    """A key for each of the faces at `places` (B,)."""
+    return jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
 
 
 @jax.jit
@@ -216,8 +223,8 @@ def faces_grid(
     """
     kinds, counts = np.unique(labels, axis=0, return_counts=True)
     kinds = kinds[np.argsort(-counts, kind="stable")[:rows]]
-    key = jax.random.key(seed)
-    pictures = [to_uint8(generator.generate(key, jnp.asarray(np.tile(kind, (columns, 1))))) for kind in kinds]
+    keys = _keys(jax.random.key(seed), np.arange(columns))
+    pictures = [to_uint8(generator.generate(keys, jnp.asarray(np.tile(kind, (columns, 1))))) for kind in kinds]
     names = [
         " ".join(name for name, value in zip(generator.attributes, kind, strict=True) if value) or "none"
         for kind in kinds

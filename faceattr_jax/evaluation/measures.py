@@ -1,6 +1,8 @@
 """The measures that protocols choose from (`protocol.Measure`); what they are is in each one's fine print."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +34,25 @@ CYCLE_FACES = 2_000
 
 
 def each(take: Callable[[Found], Iterable[Row]]) -> Take:
-    """Rows of every run that edits, on its own."""
-    return lambda founds: [
-        dataclasses.replace(row, run=found.number) for found in founds if found.evaluation for row in take(found)
-    ]
+    """Rows of every run that edits, on its own; a run of which there is no number has a row that says why.
+
+    Where there is none of any, the first one's UserError skips the measure.
+    """
+
+    def of_each(founds: Sequence[Found]) -> list[Row]:
+        rows, refused = list[Row](), list[UserError]()
+        editing = [found for found in founds if found.evaluation]
+        for found in editing:
+            try:
+                rows += [dataclasses.replace(row, run=found.number) for row in take(found)]
+            except UserError as error:
+                refused.append(error)
+                rows.append(Row("", None, 0, found.number, str(error)))
+        if refused and len(refused) == len(editing):
+            raise refused[0]
+        return rows
+
+    return of_each
 
 
 def attempt(which: str, images: int, note: str, measure: Callable[..., float], *arguments: Any) -> Row:
@@ -57,13 +74,19 @@ def request(attribute: str, direction: str) -> str:
 def judge_accuracy(published: Numbers | None = None) -> Measure:
     def take(found: Found) -> Iterator[Row]:
         assert found.evaluation
-        for measure, name in (("accuracy", "mean"), ("balanced_accuracy", "mean, balanced")):
-            values = [v for v in found.evaluation["judge"][measure].values() if v is not None]
-            if values:
-                yield Row(name, float(np.mean(values)), found.evaluation["images"])
+        judge, images = found.evaluation["judge"], found.evaluation["images"]
+        own = list(found.model["single"])
+        for name in own:
+            if (value := judge["accuracy"][name]) is not None:
+                yield Row(name, value, images)
+        for measure, suffix in (("accuracy", ""), ("balanced_accuracy", ", balanced")):
+            for names, which in ((own, "mean"), (list(judge[measure]), "mean of all that it reads")):
+                values = [value for name in names if (value := judge[measure][name]) is not None]
+                if values:
+                    yield Row(f"{which}{suffix}", float(np.mean(values)), images)
 
-    how = "How often the judge is right about the unedited faces: mean over the run's attributes."
-    return Measure("Accuracy of the judge", how, each(take), published or {})
+    how = "How often the judge is right about the unedited faces, on the run's attributes; balanced: both values alike."
+    return Measure("Accuracy of the judge", how, each(take), published or {}, of_edits=False)
 
 
 def accuracy(published: Numbers | None = None) -> Measure:
@@ -93,12 +116,38 @@ def directed_accuracy(published: Numbers | None = None) -> Measure:
     return Measure("Attribute accuracy by task", how, each(take), published or {}, chart="bars")
 
 
+def beside(found: Found, which: str) -> dict[str, float | None]:
+    """What else is to be known of the edits that a row called `which` is about: NAME, NAME=VALUE or a mean over all.
+
+    The judge's balanced accuracy on the attributes, untouched change, and the same-person rate, None where it could not
+    be taken; empty for a row about anything else.
+    """
+    name, _, value = which.partition(",")[0].partition("=")
+    cells = [cell for cell in found.cells if name in (cell[0], "mean") and value in ("", request(*cell)[-1])]
+    if not cells or not found.evaluation:
+        return {}
+    changes = [(c["faces"], c["untouched_change"]) for c in (found.model["single"][a][d] for a, d in cells)]
+    pairs = [(faces, change) for faces, change in changes if change is not None]
+    balanced = found.evaluation["judge"]["balanced_accuracy"]
+    judged = [b for a in dict.fromkeys(a for a, _ in cells) if (b := balanced[a]) is not None]
+    same = None
+    if PERSON in found.readers:
+        apart = np.concatenate([found.readers[PERSON]["distances"][cell] for cell in cells])
+        with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture
+            same = float(np.mean(apart <= own_threshold(found)[0]))
+    return {
+        "judge": float(np.mean(judged)) if judged else None,
+        "untouched change": float(np.average([c for _, c in pairs], weights=[n for n, _ in pairs])) if pairs else None,
+        "same person": same,
+    }
+
+
 def untouched() -> Measure:
     def take(found: Found) -> Iterator[Row]:
         images = found.opened.indices.size
         for name, key in (("change", "untouched_change"), ("error", "untouched_error")):
             if found.model[key] is None:
-                yield Row(name, None, images, note="every edit touches all of the run's attributes")
+                yield Row(name, None, images, note="every edit touches all attributes that the judge reads")
             else:
                 yield Row(name, found.model[key], images)
 
@@ -140,14 +189,15 @@ def _attribute_rows(found: Found, reader: str, measure: str, reduce: Callable[[n
     for name, values in pooled.items():
         if len(values):
             yield Row(name, reduce(values), len(values), note=found.readers[reader].embedder.about)
-    means = [reduce(values) for values in pooled.values() if len(values)]
-    if len(means) > 1:
-        yield Row("mean", float(np.mean(means)), sum(map(len, pooled.values())))
+    for which, kept in (("mean", pooled), ("mean without Male", {k: v for k, v in pooled.items() if k != "Male"})):
+        means = [reduce(values) for values in kept.values() if len(values)]
+        if len(means) > 1 and (kept is pooled or len(kept) < len(pooled)):
+            yield Row(which, float(np.mean(means)), sum(map(len, kept.values())))
 
 
 def same_person() -> Measure:
     def take(found: Found) -> Iterator[Row]:
-        limit, said = _own_threshold(found)
+        limit, said = own_threshold(found)
         for row in _attribute_rows(found, PERSON, "distances", lambda apart: float(np.mean(apart <= limit))):
             yield dataclasses.replace(row, note=f"{row.note}, threshold {said}" if row.note else "")
 
@@ -158,7 +208,9 @@ def same_person() -> Measure:
     return Measure("Same person", how, each(take), needs=(PERSON,), chart="bars")
 
 
-def _own_threshold(found: Found) -> tuple[float, str]:
+@functools.lru_cache(maxsize=16)
+def own_threshold(found: Found) -> tuple[float, str]:
+    """Up to which distance the face network takes two pictures for one person, and where that is from."""
     embedder = found.readers[PERSON].embedder
     limit = embedders.OWN_THRESHOLDS.get(embedder.name)
     if limit is not None:
@@ -362,12 +414,18 @@ def generated() -> Measure:
         for name in ("accuracy", "balanced_accuracy", "variance_ratio"):
             yield Row(name.replace("_", " "), row[name], drawn["images"])
         for embedder, distance in row["frechet"].items():
-            title = "FID" if embedder == "inception" else f"Frechet distance by {embedder}"
-            yield Row(title, distance, drawn["images"], note=f"as many other real faces: {_plain(drawn, embedder)}")
+            note = f"as many other real faces: {_plain(drawn, embedder)}"
+            if embedder != "inception":
+                yield Row(f"Frechet distance by {embedder}", distance, drawn["images"], note=note)
+            elif drawn["images"] > (fewest := drawn["dimensions"][embedder]):
+                yield Row("FID", distance, drawn["images"], note=note)
+            else:
+                yield Row("FID", None, drawn["images"], note=f"FID needs {fewest + 1:,} pictures of each kind or more")
 
     how = (
         "Every face lends its labels to a new one, z from the prior. Accuracy: the judge finds them. Frechet "
-        "distances to the faces; of fewer faces than features they are too large and compare at equal numbers alone."
+        "distances to the faces; of fewer faces than features they are too large, compare at equal numbers alone, and "
+        "are not called FID."
     )
     return Measure("New faces", how, each(take), needs=(DRAWN,))
 
@@ -389,7 +447,7 @@ def attribute_error(published: Numbers | None = None) -> Measure:
         yield Row("mean", float(np.mean(list(errors.values()))), images)
 
     how = "Mean squared difference between what the judge says of new faces and the attributes asked for, both -1 to 1."
-    return Measure("Attribute error", how, each(take), published or {}, needs=(DRAWN,), chart="bars")
+    return Measure("Attribute error", how, each(take), published or {}, needs=(DRAWN,), chart="bars", of_edits=False)
 
 
 def variety() -> Measure:

@@ -12,7 +12,7 @@ from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, identity
-from faceattr_jax.evaluation.editors import Compiled
+from faceattr_jax.evaluation.editors import Compiled, Judge
 from faceattr_jax.evaluation.regions import spread
 
 PEOPLE_IMAGES = 4_000  # all pairs of which are compared
@@ -34,6 +34,7 @@ class Opened:
         """What makes numbers of these faces comparable, in words."""
         return {
             "model": str(self.model.path),
+            "model weights": hash_variables(self.model.variables),
             "model config": hashlib.sha256(configs.to_json(self.model.config).encode()).hexdigest(),
             "data": f"{self.data}, {self.split} split, {len(self.indices)} images",
             "crop": f"{self.model.crop} to {self.model.size} px",
@@ -88,6 +89,17 @@ def open_editors(workdirs: Sequence[object], *, data: str = "", split: str = "te
     return runs, names
 
 
+def readable(opened: Opened, judge: Judge) -> tuple[str, ...]:
+    """The attributes that the judge reads and the data tell: the run's own, and others that its edits may touch.
+
+    Raises UserError where the judge does not know one of the run's.
+    """
+    for name in opened.model.attributes:
+        if name not in judge.attributes:
+            raise UserError(f"the judge does not know {name}, which {opened.model.path} edits; give one trained on it")
+    return tuple(name for name in judge.attributes if name in opened.source.table.attributes)
+
+
 class Resized:
     """A judge that is shown pictures of another size at its own, smoothed where that is smaller."""
 
@@ -108,8 +120,9 @@ class Resized:
 def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tuple[Compiled | Resized, dict[str, str]]:
     """The classifier in workdir `judge`, or that of the run's config, and what identifies it.
 
-    resize: show it pictures of another size than its own, at its own, which "resized" then says; drawn faces, which no
-    preset crops, may differ in that, too. Raises UserError where there is none, or it does not fit.
+    "outputs" says what it was trained to give: "logits" or "signs". resize: show it pictures of another size than its
+    own, at its own, which "resized" then says; drawn faces, which no preset crops, may differ in that, too. Raises
+    UserError where there is none, or it does not fit.
     """
     model = opened.model
     judge = judge or model.config.evaluation.judge
@@ -127,7 +140,11 @@ def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tupl
             f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
             f"crops of {model.size} px; train a judge that fits."
         )
-    about = {"path": str(judging.path), "sha256": hash_variables(judging.variables)}
+    about = {
+        "path": str(judging.path),
+        "sha256": hash_variables(judging.variables),
+        "outputs": judging.config.get("loss", {}).get("outputs", "logits"),
+    }
     compiled = Compiled(judging.method, judging.variables)
     if same_size:
         return compiled, about

@@ -11,7 +11,7 @@ import numpy as np
 from faceattr_jax import config as configs
 from faceattr_jax import files, grids
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, page, report, restoration
+from faceattr_jax.evaluation import editing, exemplar, measures, page, report, restoration
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.gathering import CURVE_FACES, look
 from faceattr_jax.evaluation.opening import open_run
@@ -21,6 +21,11 @@ from faceattr_jax.evaluation.tally import DIRECTIONS
 from faceattr_jax.methods.base import build
 
 GRID_FACES = 8
+_BESIDE = (
+    "Beside rows about edits: the judge's balanced accuracy on these attributes of unedited faces; untouched change, "
+    "the share of other attributes that it sees otherwise than before; and the share of edits that a face network "
+    "takes for the same person."
+)
 CELEBA_TRAIN = 162_770
 
 
@@ -94,6 +99,12 @@ def _tabulated(measure: Measure, founds: Sequence[Found]) -> dict[str, Any] | No
         skipped = reasons[0] if reasons else None if not measure.published else "none of these runs does this"
     if not rows and not skipped and not measure.published:
         return None
+    unable = [found for found in founds if found not in able and found.evaluation]
+    if able and not skipped:
+        for found in unable:
+            reasons = [found.missing[need] for need in measure.needs if need in found.missing]
+            rows += [Row("", None, 0, found.number, reason) for reason in reasons[:1]]
+    numbered = {found.number: found for found in founds}
     published = {method: dict(numbers) for method, numbers in measure.published.items()}
     theirs = dict.fromkeys(which for numbers in published.values() for which in numbers)
     rest = [Row(which, None, 0, -1, "not measured here") for which in theirs if which not in {r.which for r in rows}]
@@ -107,6 +118,7 @@ def _tabulated(measure: Measure, founds: Sequence[Found]) -> dict[str, Any] | No
             {
                 **dataclasses.asdict(row),
                 "published": {m: numbers[row.which] for m, numbers in published.items() if row.which in numbers},
+                "beside": measures.beside(numbered[row.run], row.which) if measure.of_edits and row.run >= 0 else {},
             }
             for row in (*rows, *rest)
         ],
@@ -167,10 +179,12 @@ def _value(config: Any, key: str) -> Any:
 def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]) -> list[page.Block]:
     """The report: every measure's table and chart, curves, pictures, the fine print."""
     several = len(founds) > 1
+    strong = any("edit" in found.opened.model.method.capabilities for found in founds)
+    edits = f", edits at strength {tree['strength']:g}" if strong else ""
     runs = [f"{i}: {run['model']}, {run['data']}, {run['crop']}" for i, run in enumerate(tree["runs"])]
     blocks: list[page.Block] = [
         f"# {tree['paper']}: its table, and ours",
-        f"Protocol {tree['protocol']}, edits at strength {tree['strength']:g}.",
+        f"Protocol {tree['protocol']}{edits}.",
         page.Bullets(runs),
         "## Why ours are not the paper's yet",
     ]
@@ -181,8 +195,9 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
         if table["skipped"]:
             blocks.append(f"Skipped: {table['skipped']}.")
         if table["rows"]:
-            header = ["", *["run"] * several, "images", "ours", *table["published_by"]]
-            blocks.append(page.Table(header, [_cells(row, table, several) for row in table["rows"]]))
+            beside = list(dict.fromkeys(name for row in table["rows"] for name in row["beside"]))
+            header = ["", *["run"] * several, "images", "ours", *table["published_by"], *beside]
+            blocks.append(page.Table(header, [_cells(row, table, several, beside) for row in table["rows"]]))
             noted = dict.fromkeys(row["note"] for row in table["rows"] if row["note"] and row["run"] >= 0)
             blocks += [page.Bullets(list(noted))] * bool(noted)
             blocks += _charts(measure, table, founds)
@@ -196,14 +211,16 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
                 points = [f"{row['strength']:g}" for row in found.curve]
                 blocks += page.curves("Accuracy against identity, by strength", line, "same person", "accuracy", points)
         blocks += _grid(found, tree["strength"])
-    print_ = [*protocol.fine_print]
-    for i, run in enumerate(tree["runs"]):
-        print_ += [f"run {i}, {key}: {run[key]}" for key in ("model config", "data", "crop", "format")]
+    print_ = [*protocol.fine_print, _BESIDE]
+    for i, (run, found) in enumerate(zip(tree["runs"], founds, strict=True)):
+        print_ += [f"run {i}, {key}: {run[key]}" for key in ("model weights", "model config", "data", "crop", "format")]
+        if PERSON in found.readers:
+            print_.append(f"run {i}, same person: {found.readers[PERSON].embedder.about}")
         print_ += [f"run {i}, judge {key}: {value}" for key, value in run["judge"].items()]
     return [*blocks, "## Fine print", page.Bullets(print_)]
 
 
-def _cells(row: Mapping[str, Any], table: Mapping[str, Any], several: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], table: Mapping[str, Any], several: bool, beside: Sequence[str]) -> list[str]:
     digits = table["digits"]
     theirs = [report.show(row["published"].get(method), digits) for method in table["published_by"]]
     run = ["" if row["run"] < 0 else str(row["run"])] * several
@@ -213,6 +230,7 @@ def _cells(row: Mapping[str, Any], table: Mapping[str, Any], several: bool) -> l
         f"{row['images']:,}" if row["images"] else "",
         report.show(row["value"], digits),
         *theirs,
+        *(report.show(row["beside"][name]) if name in row["beside"] else "" for name in beside),
     ]
 
 

@@ -38,6 +38,7 @@ class Measure:
     title: the name that the numbers have a right to. how: the fine print. take: the rows, from what was found of each
     run; a `UserError` there skips the measure with its sentence. published: method -> which -> the paper's number.
     needs: keys of Found.readers; where one is absent the measure is skipped. chart: "bars" or "boxes" in the report.
+    of_edits: rows that are called after an attribute are about edits of it, and the table says what else these do.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Measure:
     needs: tuple[str, ...] = ()
     digits: int = 3
     chart: str = ""
+    of_edits: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

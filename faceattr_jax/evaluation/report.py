@@ -167,7 +167,7 @@ def markdown(
     judge = evaluation["judge"]
     measures = ("balanced_accuracy", "accuracy", "majority")
     judged = [[a, *(show(judge[m][a]) for m in measures)] for a in judge["accuracy"]]
-    mean = ["mean", show(summary["judge_balanced_accuracy"]), "", ""]
+    mean = ["mean of those inverted", show(summary["judge_balanced_accuracy"]), "", ""]
     fine_print = [*_PROTOCOL, *(f"{key}: {value}" for key, value in protocol.items())]
     fine_print += [f"judge {key}: {value}" for key, value in summary["judge"].items()]
     parts += [

@@ -25,9 +25,9 @@ from faceattr_jax.evaluation import (
     restoration,
     sliding,
 )
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor, Widened
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
-from faceattr_jax.evaluation.opening import Opened, open_judge, open_run
+from faceattr_jax.evaluation.opening import Opened, open_judge, open_run, readable
 from faceattr_jax.evaluation.regions import spread
 from faceattr_jax.evaluation.tally import mean
 from faceattr_jax.methods.base import Variables
@@ -113,10 +113,11 @@ def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, cur
     model, source, indices = opened.model, opened.source, opened.indices
     compiled_judge, about = open_judge(opened, judge)
     trained, untrained = _trained_and_untrained(model)
+    known = readable(opened, compiled_judge)
     editors: dict[str, EditorProtocol] = {
-        "model": trained,
-        "copy": CopyingEditor(model.attributes),
-        "untrained": untrained,
+        "model": Widened(trained, known),
+        "copy": CopyingEditor(known),
+        "untrained": Widened(untrained, known),
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
     summary = editing.summarize(found, about)
@@ -163,11 +164,12 @@ def _evaluate_exchanger(opened: Opened, judge: str, out: Path) -> dict[str, Any]
     model, source, indices = opened.model, opened.source, opened.indices
     compiled_judge, about = open_judge(opened, judge)
     trained, untrained = _trained_and_untrained(model)
+    known = readable(opened, compiled_judge)
     editors: dict[str, Exchanger] = {
-        "model": trained,
-        "copy": CopyingEditor(model.attributes),
-        "untrained": untrained,
-        "reference": ReferenceEditor(model.attributes),
+        "model": Widened(trained, known),
+        "copy": CopyingEditor(known),
+        "untrained": Widened(untrained, known),
+        "reference": ReferenceEditor(known),
     }
     found = exemplar.evaluate_exchangers(editors, compiled_judge, source, model.attributes, indices)
     summary = exemplar.summarize(found, about)

@@ -68,15 +68,15 @@ class Painter:
     def __init__(self, fake, depth=20.0, wrong=""):
         self.attributes, self.fake, self.depth, self.wrong = fake.NAMES, fake, depth, wrong
 
-    def draw_latents(self, key, count):
-        return jax.random.normal(key, (count, 2))
+    def draw_latents(self, keys):
+        return jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
 
-    def generate(self, key, labels):
+    def generate(self, keys, labels):
         faces = np.full((len(labels), 16, 16, 3), 100.0)
         for j, name in enumerate(self.attributes):
             level = np.where(np.asarray(labels)[:, j] != (name == self.wrong), 200, self.fake.OFF)
             faces[:, *self.fake.square(j)] = level[:, None, None, None]
-        z = np.clip(self.depth * np.asarray(self.draw_latents(key, len(labels))), -80, 80)
+        z = np.clip(self.depth * np.asarray(self.draw_latents(keys)), -80, 80)
         faces[:, 10:13] += z[:, :1, None, None]
         faces[:, 13:16] += z[:, 1:, None, None]
         return jnp.asarray(faces / 127.5 - 1, jnp.float32)
@@ -85,7 +85,7 @@ class Painter:
 class Replay(Painter):
     """The faces of the source again, in their order."""
 
-    def generate(self, key, labels):
+    def generate(self, keys, labels):
         start = getattr(self, "next", 0)
         self.next = start + len(labels)
         return to_float(jnp.asarray(self.fake.Source().images(np.arange(start, self.next) % N)))
@@ -124,7 +124,7 @@ def test_scores_of_generators_that_are_known(fake):
     assert rows["deaf"]["variance_ratio"] == 0
     assert rows["data"]["latent_r2"] is None
     assert rows["model"]["latent_r2"] > 0.99
-    assert rows["deaf"]["latent_r2"] <= 0
+    assert rows["deaf"]["latent_r2"] < 0.01
 
     summary = generation.summarize(found)
     assert summary["generated_accuracy"] == 1
@@ -142,9 +142,7 @@ def test_variance_at_fixed_labels_by_hand(fake):
     assert found["same_labels"] == N
     assert found["region_share"] == 1
     key = jax.random.fold_in(jax.random.key(0), 0)
-    painted = np.concatenate(
-        [model.generate(jax.random.fold_in(key, i), labels[8 * i : 8 * i + 8]) for i in range(3)]
-    )  # fmt: skip
+    painted = np.asarray(model.generate(jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(N)), labels))
     pictures = {"data": fake.Source().images(np.arange(N)), "model": np.round((painted + 1) * 127.5)}
 
     def within(faces):
@@ -156,14 +154,15 @@ def test_variance_at_fixed_labels_by_hand(fake):
 
 
 def test_the_batch_size_does_not_matter(fake):
-    """To what is real or replayed: z comes with the batch."""
     whole, parts = (
-        evaluated(fake, {"model": Replay(fake)}, batch_size=size, others=np.arange(N, 2 * N))["generators"]
+        evaluated(fake, {"model": Painter(fake)}, batch_size=size, others=np.arange(N, 2 * N))["generators"]
         for size in (24, 5)
     )
-    assert whole["data"]["accuracy"] == parts["data"]["accuracy"]
-    assert whole["data"]["attributes"] == parts["data"]["attributes"]
-    np.testing.assert_allclose(whole["data"]["frechet"]["rows"], parts["data"]["frechet"]["rows"], rtol=1e-6)
+    for name in ("data", "model"):
+        assert whole[name]["attributes"] == parts[name]["attributes"]
+        assert whole[name]["variance_ratio"] == parts[name]["variance_ratio"]
+        np.testing.assert_allclose(whole[name]["frechet"]["rows"], parts[name]["frechet"]["rows"], rtol=1e-6)
+    np.testing.assert_allclose(whole["model"]["latent_r2"], parts["model"]["latent_r2"], rtol=1e-6)
 
 
 def test_what_cannot_be_measured_is_none(fake):
@@ -182,8 +181,8 @@ def test_what_cannot_be_measured_is_none(fake):
 
 def test_bad_generators_are_refused(fake):
     class Broken(Painter):
-        def generate(self, key, labels):
-            return super().generate(key, labels) * jnp.nan
+        def generate(self, keys, labels):
+            return super().generate(keys, labels) * jnp.nan
 
     with pytest.raises(UserError, match="'model' draws pixels that are not finite"):
         evaluated(fake, {"model": Broken(fake)})

@@ -1,5 +1,7 @@
 """Protocols: the papers' numbers, what is measured against loops by hand, and what is skipped with a sentence."""
 
+import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -17,7 +19,6 @@ from faceattr_jax.evaluation import (
     editing,
     embedders,
     features,
-    gathering,
     identity,
     measures,
     opening,
@@ -192,7 +193,6 @@ def measured(monkeypatch, faces, tmp_path, name, configs, network, **settings):
     held = {str(i): runs.fresh(config, f"runs/fresh/{i}") for i, config in enumerate(configs)}
     judge = runs.fresh(runs.classifier(faces), "runs/judge/6")
     monkeypatch.setattr(opening, "load", lambda path: held.get(str(path), judge))
-    monkeypatch.setattr(gathering.checkpoint, "read_config", lambda path: judge.config)
     if network:
         monkeypatch.setattr(embedders, "faces", lambda crop, *names, **options: network)
         monkeypatch.setattr(embedders, "pictures", lambda which: network if which != "inception" else "no inception")
@@ -209,11 +209,11 @@ def measured(monkeypatch, faces, tmp_path, name, configs, network, **settings):
             header, _, *cells = found[measure["title"]]
             for row, shown in zip(measure["rows"], cells, strict=True):
                 assert shown[0] == row["which"]
-                for value, cell in zip(
-                    (row["value"], *(row["published"].get(m) for m in measure["published_by"])),
-                    shown[header.index("ours") :],
-                    strict=True,
-                ):
+                theirs = (row["published"].get(m) for m in measure["published_by"])
+                values = [row["value"], *theirs, *row["beside"].values()]
+                cells_after = shown[header.index("ours") :]
+                assert not any(cells_after[len(values) :])
+                for value, cell in zip(values, cells_after, strict=False):
                     assert cell == "-" if value is None else float(cell) == pytest.approx(value, abs=0.006)
     return tree, {measure["title"]: measure for measure in tree["measures"]}
 
@@ -234,10 +234,90 @@ def test_attribute_inverse(monkeypatch, faces, tmp_path, network):
     assert (row["which"], row["published"]) == ("Eyeglasses", {"paper": 0.94, "CycleGAN": 0.83})
     assert 0.5 < row["value"] < 2
     assert found["Cyclic PSNR"]["rows"][0]["value"] > 0
+    # The judge reads more than this run edits: what becomes of the rest is untouched change.
+    (changed, _) = found["Untouched attributes"]["rows"]
+    assert 0 <= changed["value"] <= 1
+    row = found["Attribute accuracy"]["rows"][0]
+    assert row["which"] == "Eyeglasses"
+    assert list(row["beside"]) == ["judge", "untouched change", "same person"]
+    assert row["beside"]["untouched change"] == pytest.approx(changed["value"])
+    assert row["beside"]["same person"] is None, "a threshold takes data that say who is on a picture"
+    judged = {row["which"]: row for row in found["Accuracy of the judge"]["rows"]}
+    assert list(judged) == [
+        "Eyeglasses", "mean", "mean of all that it reads", "mean, balanced", "mean of all that it reads, balanced",
+    ]  # fmt: skip
+    assert judged["mean, balanced"]["value"] == pytest.approx(row["beside"]["judge"])
+    assert not judged["Eyeglasses"]["beside"]
+    assert len(tree["runs"][0]["model weights"]) == 64
     reasons = tree["runs"][0]["not_comparable"]
     assert "the data have 24 training faces, CelebA 162,770" in reasons
     assert "model.width is 2, in the config of the paper's size 64" in reasons
     assert "it was trained for 0 iterations, the paper's size takes 305,190" in reasons
+
+
+def cells(**rates):
+    """A run's own rates: attribute -> (faces, untouched change) of adding and of removing."""
+    return {
+        name: {d: {"faces": n, "untouched_change": c} for d, (n, c) in zip(("adding", "removing"), pair, strict=True)}
+        for name, pair in rates.items()
+    }
+
+
+def test_what_stands_beside_rows_about_edits():
+    single = cells(Male=((1, 0.5), (3, 0.1)), Bangs=((4, None), (0, None)))
+    apart = {
+        ("Male", "adding"): [0.1],
+        ("Male", "removing"): [0.5, 0.7, 0.8],
+        ("Bangs", "adding"): [0.2, 0.9, 0.3, 0.4],
+    }
+
+    class Person:
+        embedder = SimpleNamespace(name="dlib", about="dlib")
+
+        def __getitem__(self, measure):
+            return {cell: np.array(apart.get(cell, [])) for cell in itertools.product(single, ("adding", "removing"))}
+
+    balanced = {"Male": 0.9, "Bangs": 0.7, "Young": 0.2}
+    found = protocol.Found(
+        0, SimpleNamespace(source=None, split="test"),
+        {"judge": {"balanced_accuracy": balanced}, "editors": {"model": {"single": single}}},
+        {protocol.PERSON: Person()}, {}, {},
+    )  # fmt: skip
+    one = measures.beside(found, "Male=0")
+    assert one == {"judge": 0.9, "untouched change": pytest.approx(0.1), "same person": pytest.approx(1 / 3)}
+    both = measures.beside(found, "Male")
+    assert both == {"judge": 0.9, "untouched change": pytest.approx(0.2), "same person": 0.5}
+    bangs = measures.beside(found, "Bangs, components of both")
+    assert bangs == {"judge": 0.7, "untouched change": None, "same person": 0.75}
+    every = measures.beside(found, "mean")
+    assert every == {"judge": pytest.approx(0.8), "untouched change": pytest.approx(0.2), "same person": 5 / 8}
+    assert measures.beside(found, "Male + Bangs") == measures.beside(found, "PSNR") == {}
+    rows = {row.which: row.value for row in measures.same_person().take([dataclasses.replace(found)])}
+    assert rows == {"Male": 0.5, "Bangs": 0.75, "mean": 0.625, "mean without Male": 0.75}
+
+
+def test_a_run_without_a_number_has_a_row_that_says_why(monkeypatch):
+    def take(found):
+        if found.number == 1:
+            raise UserError("too few faces")
+        yield protocol.Row("Male", 0.5, 3)
+
+    runs_found = [SimpleNamespace(number=i, evaluation={}, readers={}, missing={}) for i in range(2)]
+    monkeypatch.setattr(measures, "beside", lambda found, which: {})
+    for found in runs_found:
+        found.evaluation = {"images": 3}
+    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), runs_found)
+    assert [(row["run"], row["value"], row["note"]) for row in table["rows"]] == [
+        (0, 0.5, ""),
+        (1, None, "too few faces"),
+    ]
+    assert not table["skipped"]
+    with_reader = protocol.Measure("M", "", measures.each(take), needs=("reader",))
+    runs_found[0].readers, runs_found[1].missing = {"reader": 1}, {"reader": "no weights"}
+    table = papers._tabulated(with_reader, runs_found)
+    assert [(row["run"], row["note"]) for row in table["rows"]] == [(0, ""), (1, "no weights")]
+    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), runs_found[1:])
+    assert (table["rows"], table["skipped"]) == ([], "too few faces")
 
 
 def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path, network):
@@ -271,6 +351,7 @@ def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
     errors = found["Attribute error"]["rows"]
     assert all(0 <= row["value"] <= 4 for row in errors)
     assert "stands in" in errors[0]["note"]
+    assert not errors[0]["beside"], "about new faces, not edits"
     assert found["User study"]["rows"][0]["published"] == {"SL-GAN": 4.37, "Attrib2img": 3.02, "icGAN": 4.10}
 
 
