@@ -31,7 +31,7 @@ fi
 
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-environment evaluation
+environment evaluation,faces
 if [[ $# -eq 1 ]] && nvidia-smi >/dev/null 2>&1; then
   cuda_build
 fi

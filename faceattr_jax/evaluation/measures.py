@@ -189,10 +189,11 @@ def _attribute_rows(found: Found, reader: str, measure: str, reduce: Callable[[n
     for name, values in pooled.items():
         if len(values):
             yield Row(name, reduce(values), len(values), note=found.readers[reader].embedder.about)
-    for which, kept in (("mean", pooled), ("mean without Male", {k: v for k, v in pooled.items() if k != "Male"})):
-        means = [reduce(values) for values in kept.values() if len(values)]
-        if len(means) > 1 and (kept is pooled or len(kept) < len(pooled)):
-            yield Row(which, float(np.mean(means)), sum(map(len, kept.values())))
+    some = {name: values for name, values in pooled.items() if len(values)}
+    others = {name: values for name, values in some.items() if name != "Male"}  # whose change is another person's look
+    for which, kept in (("mean", some), ("mean without Male", others)):
+        if len(some) > 1 and (kept is some or len(others) < len(some)):
+            yield Row(which, float(np.mean([reduce(v) for v in kept.values()])), sum(map(len, kept.values())))
 
 
 def same_person() -> Measure:
