@@ -17,6 +17,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.pretrained import FaceNetwork, dlib, face_network, vgg_face
 from faceattr_jax.pretrained.faces import _kept, _within
 from tests import checks
+from tests.oracles import dlib_vectors
 from tests.parity import compare, levels, outputs
 
 
@@ -75,6 +76,14 @@ def test_dlibs_network_is_the_oracles_at_random_weights(oracle):
 def test_dlibs_network_is_the_oracles_at_its_own_weights(oracle, dlib_network):
     params = dlib_network.variables["params"]
     compare(outputs(dlib.FaceResNet(), {"params": params}, levels(150)), oracle.dlib(params, levels(150)), relu=False)
+
+
+def test_vectors_are_those_of_dlib_itself(dlib_network):
+    recorded = np.load(dlib_vectors.FILE)
+    lengths = np.linalg.norm(recorded[:, None] - recorded, axis=-1)
+    assert lengths[~np.eye(4, dtype=bool)].min() > 0.1, "pictures that differ"
+    found = dlib_network.features(dlib_network.variables, to_float(jnp.asarray(dlib_vectors.pictures())))
+    np.testing.assert_allclose(found, recorded, atol=1e-4)
 
 
 def write_dlib(path: Path, params) -> Path:
