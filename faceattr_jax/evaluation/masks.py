@@ -47,6 +47,12 @@ def scores(
     }
 
 
+def pictures(mask: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
+    """The masks of `images` (R, S, S, 3) uint8 as grey pictures of the same shape, white where the model edits."""
+    found = np.asarray(jax.jit(mask)(to_float(jnp.asarray(images))))
+    return np.broadcast_to(np.round(255 * found).astype(np.uint8), images.shape)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of boolean masks (B, H, W) or (1, H, W), a mean over faces; 1 where both are empty."""
     union = np.sum(a | b, axis=(1, 2))

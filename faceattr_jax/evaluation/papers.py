@@ -1,6 +1,7 @@
 """`faceattr evaluate --protocol`: a paper's table with ours beside it, and why the two are not the same thing yet."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from faceattr_jax import config as configs
 from faceattr_jax import files, grids
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, exemplar, measures, page, report, restoration
+from faceattr_jax.evaluation import editing, exemplar, generation, masks, measures, page, report, restoration, sliding
 from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.gathering import CURVE_FACES, look
 from faceattr_jax.evaluation.opening import open_run
@@ -206,6 +207,12 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
             keys = list(found.curve[0])
             rows = [[f"{row['strength']:g}", *(report.show(row[k]) for k in keys[1:])] for row in found.curve]
             blocks += [f"## By strength, run {i} ({CURVE_FACES} faces at most)", page.Table(keys, rows)]
+            blocks += page.curves(
+                "By strength",
+                {key.replace("_", " "): ([r["strength"] for r in found.curve], [r[key] for r in found.curve])
+                 for key in ("accuracy", "untouched_change", "same_person") if found.curve[0].get(key) is not None},
+                "strength", "rate",
+            )  # fmt: skip
             if "same_person" in keys:
                 line = {"": ([r["same_person"] for r in found.curve], [r["accuracy"] for r in found.curve])}
                 points = [f"{row['strength']:g}" for row in found.curve]
@@ -264,10 +271,23 @@ def _grid(found: Found, strength: float) -> list[page.Block]:
     if "edit" in model.method.capabilities:
         own = source.table.select(model.attributes)[shown]
         pictures, names = editing.edits_grid(editor, source.images(shown), own, model.attributes, strength)
+        if "mask" in model.method.capabilities:
+            grey = masks.pictures(functools.partial(model.method.mask, model.variables), source.images(shown))
+            pictures, names = np.concatenate([pictures, grey[:, None]], axis=1), [*names, "Mask"]
     elif "swap" in model.method.capabilities:
         references = exemplar.dealt(source, model.attributes, found.opened.indices, shown, np.random.default_rng(0))
         pictures, names = exemplar.swaps_grid(editor, source, shown, references)
     else:
         pictures, names = restoration.grid(restoration.Compiled(model.method), model.variables, source, shown)
     says = f"{len(shown)} faces of {found.opened.data} and their edits by {model.path}"
-    return [f"## Faces, run {found.number}", page.grid(grids.compose(pictures, names), says)]
+    blocks: list[page.Block] = [f"## Faces, run {found.number}", page.grid(grids.compose(pictures, names), says)]
+    if "generate" in model.method.capabilities:
+        labels = source.table.select(model.attributes)[found.opened.indices]
+        drawn, kinds = generation.faces_grid(editor, labels, rows=GRID_FACES, columns=GRID_FACES)
+        says = "new faces: a row for each of the commonest combinations of attributes, one z down a column"
+        blocks += ["New faces:", page.grid(grids.compose(drawn, row_names=kinds), says)]
+    if "slide" in model.method.capabilities:
+        own = source.table.select(model.attributes)[shown]
+        sheet = grids.compose(*sliding.slides_grid(editor, source.images(shown), own))
+        blocks += ["Sliders:", page.grid(sheet, "a row for each attribute's slider, from -1 to 1")]
+    return blocks

@@ -36,3 +36,7 @@ def test_a_mask_that_knows_the_region_beats_the_best_constant_one():
     assert exact["mask_share"] == exact["region_share"] == pytest.approx(8 / 96)
     closed = masks.scores(lambda x: jnp.zeros_like(x[..., :1]), source, ["Eyeglasses"], np.arange(4))
     assert closed["mask_iou"] == closed["mask_share"] == 0
+    grey = masks.pictures(lambda x: (x[..., :1] > 0) * 1.0, images(np.arange(2)))
+    assert grey.shape == (2, 8, 12, 3)
+    assert (grey[0, 2:4, :4] == 255).all()
+    assert grey.sum() == 2 * 8 * 3 * 255

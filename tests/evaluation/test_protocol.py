@@ -226,7 +226,7 @@ def test_attribute_inverse(monkeypatch, faces, tmp_path, network):
     stand_in = found["Frechet distance by EfficientNet-lite0 after PCA to 1024"]["rows"][0]
     assert stand_in["value"] is None
     assert "needs 1025 pictures" in stand_in["note"]
-    assert "needs 1000 pictures" in found["kernel distance by EfficientNet-lite0"]["rows"][0]["note"]
+    assert "needs 100 pictures" in found["kernel distance by EfficientNet-lite0"]["rows"][0]["note"]
     assert not stand_in["published"], "a stand-in is not put beside an FID"
     both = found["Frechet distance by EfficientNet-lite0 after PCA to 1024"]["rows"][1]
     assert both["which"] == f"{stand_in['which']}, components of both"
@@ -334,6 +334,7 @@ def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path
     assert found["Attribute accuracy by task"]["rows"][1]["published"] == {"DIAT": 0.763}
     assert {row["which"]: row["published"] for row in found["Restoration, PSNR"]["rows"]}["unet"] == {"DIAT": 30.12}
     assert "do not say who is on a picture" in found["Face verification"]["skipped"]
+    assert len(re.findall("and their edits by", (tmp_path / "evaluation.html").read_text())) == 3
     assert len(tree["runs"]) == 3
 
 
@@ -352,6 +353,7 @@ def test_exchanges_and_new_faces(monkeypatch, faces, tmp_path, network):
     assert all(0 <= row["value"] <= 4 for row in errors)
     assert "stands in" in errors[0]["note"]
     assert not errors[0]["beside"], "about new faces, not edits"
+    assert "new faces: a row for each" in (tmp_path / "s" / "evaluation.html").read_text()
     assert found["User study"]["rows"][0]["published"] == {"SL-GAN": 4.37, "Attrib2img": 3.02, "icGAN": 4.10}
 
 

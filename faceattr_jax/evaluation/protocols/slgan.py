@@ -40,7 +40,7 @@ PROTOCOL = Protocol(
         measures.judge_accuracy(),
     ),
     steps=(
-        Step("judge", "classifier_64", role="judge"),
+        Step("judge", "classifier_moon", {"crop": "vaegan148"}, role="judge"),
         Step("slgan", "slgan_64"),
     ),
 )
