@@ -14,6 +14,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, identity
 from faceattr_jax.evaluation.editors import Compiled, Judge
 from faceattr_jax.evaluation.regions import spread
+from faceattr_jax.pretrained.faces import Square, cut, part
 
 PEOPLE_IMAGES = 4_000  # all pairs of which are compared
 
@@ -101,11 +102,11 @@ def readable(opened: Opened, judge: Judge) -> tuple[str, ...]:
 
 
 class Resized:
-    """A judge that is shown pictures of another size at its own, smoothed where that is smaller."""
+    """A judge that is shown what it looks at in pictures of another size or crop, at its own size."""
 
-    def __init__(self, judge: Compiled, size: int) -> None:
+    def __init__(self, judge: Compiled, size: int, square: Square = (0.0, 0.0, 1.0)) -> None:
         self.attributes, self.embeds = judge.attributes, judge.embeds
-        self._judge, self._size = judge, size
+        self._judge, self._size, self._square = judge, size, square
 
     def classify(self, images: jax.Array) -> jax.Array:
         return self._judge.classify(self._shown(images))
@@ -114,15 +115,15 @@ class Resized:
         return self._judge.features(self._shown(images))
 
     def _shown(self, images: jax.Array) -> jax.Array:
-        return jax.image.resize(images, (images.shape[0], self._size, self._size, 3), "linear", antialias=True)
+        return cut(images, self._square, self._size)
 
 
 def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tuple[Compiled | Resized, dict[str, str]]:
     """The classifier in workdir `judge`, or that of the run's config, and what identifies it.
 
-    "outputs" says what it was trained to give: "logits" or "signs". resize: show it pictures of another size than its
-    own, at its own, which "resized" then says; drawn faces, which no preset crops, may differ in that, too. Raises
-    UserError where there is none, or it does not fit.
+    "outputs" says what it was trained to give: "logits" or "signs". resize: show it pictures of another size at its
+    own, and of another crop the part that it knows, which "resized" then says. Raises UserError where there is none, or
+    it does not fit.
     """
     model = opened.model
     judge = judge or model.config.evaluation.judge
@@ -133,9 +134,9 @@ def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tupl
     judging = load(judge)
     if "classify" not in judging.method.capabilities:
         raise UserError(f"{judge}: a {judging.config.method} model reads no attributes; give a classifier's workdir.")
-    drawn = hasattr(opened.source, "counterfactual")
-    same_size, same_crop = judging.size == model.size, judging.crop == model.crop
-    if not (same_crop or (resize and drawn)) or not (same_size or resize):
+    drawn = hasattr(opened.source, "counterfactual")  # whole, whatever the crop
+    fits = judging.size == model.size and (judging.crop == model.crop or (resize and drawn))
+    if not fits and not resize:
         raise UserError(
             f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
             f"crops of {model.size} px; train a judge that fits."
@@ -146,6 +147,10 @@ def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tupl
         "outputs": judging.config.get("loss", {}).get("outputs", "logits"),
     }
     compiled = Compiled(judging.method, judging.variables)
-    if same_size:
+    if fits:
         return compiled, about
-    return Resized(compiled, judging.size), {**about, "resized": f"from {model.size} px to {judging.size}, antialiased"}
+    square = (0.0, 0.0, 1.0) if drawn else part(judging.crop, model.crop, judge)
+    said = f"from {model.size} px to {judging.size}, antialiased"
+    if square[2] < 1:
+        said = f"to {judging.crop} crops {said}"
+    return Resized(compiled, judging.size, square), {**about, "resized": said}

@@ -47,11 +47,16 @@ class FaceNetwork:
         """
         if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
             raise ValueError(f"a face network takes square images (B, S, S, 3), not {images.shape}")
-        top, left, side = self.square
-        scale = jnp.full(2, self.size / (side * images.shape[1]))
-        shift = jnp.array([-top, -left]) * (self.size / side)
-        shape = (images.shape[0], self.size, self.size, 3)
-        return self.apply(variables, jax.image.scale_and_translate(images, shape, (1, 2), scale, shift, "linear"))
+        return self.apply(variables, cut(images, self.square, self.size))
+
+
+def cut(images: jax.Array, square: Square, size: int) -> jax.Array:
+    """A square of images (B, S, S, C), in their sides, resized bilinearly and antialiased to (B, size, size, C)."""
+    top, left, side = square
+    scale = jnp.full(2, size / (side * images.shape[1]))
+    shift = jnp.array([-top, -left]) * (size / side)
+    shape = (images.shape[0], size, size, images.shape[3])
+    return jax.image.scale_and_translate(images, shape, (1, 2), scale, shift, "linear")
 
 
 def face_network(face: ConfigDict, crop: str = "") -> FaceNetwork:
@@ -97,13 +102,22 @@ def _recognizer(path: str, crop: str) -> FaceNetwork:
         raise UserError(f"'{path}' is a run of {model.config.method}; face.path should be one of recognizer")
     # The people's directions are of use in training alone.
     variables = {name: {"embedder": model.variables[name]["embedder"]} for name in ("params", "batch_stats")}
-    square = _within(_kept(model.crop), _kept(crop))
-    if min(square[:2]) < 0 or max(square[:2]) + square[2] > 1:
-        raise UserError(f"'{path}' looks at {model.crop} crops, of which {crop} shows a part; train one on {crop}")
+    square = part(model.crop, crop, path)
     method = model.method
     return FaceNetwork(
         "recognizer", hash_variables(variables), variables, model.size, method.embed, square, method.embed_unscaled
     )
+
+
+def part(crop: str, of: str, whose: str) -> Square:
+    """What a network that was trained on one crop looks at in pictures of another, in their sides.
+
+    The whole where a crop is not for aligned CelebA pictures. Raises UserError where these show a part of it alone.
+    """
+    square = _within(_kept(crop), _kept(of))
+    if min(square[:2]) < -1e-6 or max(square[:2]) + square[2] > 1 + 1e-6:
+        raise UserError(f"'{whose}' looks at {crop} crops, of which {of} shows a part; train one on {of}")
+    return square
 
 
 def _kept(crop: str) -> Square | None:

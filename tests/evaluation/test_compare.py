@@ -148,6 +148,29 @@ def test_a_judge_of_another_size_sees_resized_pictures(page, monkeypatch, tmp_pa
     np.testing.assert_allclose(halved[:, 2, 3], inner, atol=1e-6)
 
 
+def test_a_judge_of_a_narrower_crop_sees_its_own_square(page, monkeypatch):
+    crops = {"judge": "vaegan148", "idle": "center178"}
+
+    def load(path):
+        found = loaded(page[path], path)
+        found.crop = crops[path]
+        return found
+
+    monkeypatch.setattr(opening, "load", load)
+    drawn = opening.open_run("idle")
+    judge, _ = opening.open_judge(drawn, "judge", resize=True)
+    assert not isinstance(judge, Resized), "drawn faces are not cropped"
+    photographs = SimpleNamespace(model=drawn.model, source=SimpleNamespace())
+    judge, about = opening.open_judge(photographs, "judge", resize=True)
+    # Rows 40 to 188 and columns 15 to 163 of the picture of which center178 keeps rows 20 to 198.
+    np.testing.assert_allclose(judge._square, (20 / 178, 15 / 178, 148 / 178))
+    assert about["resized"] == "to vaegan148 crops from 16 px to 16, antialiased"
+    crops.update(judge="center178", idle="vaegan148")
+    narrow = SimpleNamespace(model=load("idle"), source=SimpleNamespace())
+    with pytest.raises(UserError, match="looks at center178 crops, of which vaegan148 shows a part"):
+        opening.open_judge(narrow, "judge", resize=True)
+
+
 def test_widened_asks_for_its_own_columns():
     inner = SimpleNamespace(
         attributes=("B", "A"), edit=lambda x, a, b, s: (a, b), reconstruct=lambda x, a: a, swap=lambda x, r, m: m
