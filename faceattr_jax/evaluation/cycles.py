@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
 from faceattr_jax.evaluation.editing import as_saved
-from faceattr_jax.evaluation.editors import Editor, invert
+from faceattr_jax.evaluation.editors import Editor, floats, invert
 from faceattr_jax.evaluation.regions import batches, spread
 from faceattr_jax.evaluation.tally import DIRECTIONS, number
 
@@ -46,7 +45,7 @@ def cyclic_psnr(
             for batch, count in batches(spread(chosen, faces), batch_size):
                 pixels, own = source.images(batch), jnp.asarray(labels[batch])
                 target = jnp.asarray(invert(labels[batch], known, (name,))[0])
-                there, *_ = as_saved(pixels, editor.edit(to_float(jnp.asarray(pixels)), own, target, strength))
+                there, *_ = as_saved(pixels, editor.edit(floats(pixels), own, target, strength))
                 found.append(np.asarray(psnr((back or editor).edit(there, target, own, strength), pixels))[:count])
             result[name][direction] = number(np.mean(np.concatenate(found), dtype=np.float64)) if found else None
     return result

@@ -30,7 +30,7 @@ from faceattr_jax import attributes as attribute_names
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import metrics
-from faceattr_jax.evaluation.editors import Editor, Judge, choose_combinations, invert
+from faceattr_jax.evaluation.editors import Editor, Judge, choose_combinations, floats, invert
 from faceattr_jax.evaluation.regions import batches, region_errors
 from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean, number
 
@@ -111,7 +111,7 @@ def evaluate_editors(
     counts = metrics.Confusion(*jnp.zeros((4, len(known)), jnp.int32))
     for batch, count in batches(indices, size):
         pixels, own = source.images(batch), labels[batch]
-        images = to_float(jnp.asarray(pixels))
+        images = floats(pixels)
         inverted = {group: invert(own, known, group) for group in groups}
         before, edits, decoded = _edit_and_judge(
             editors,

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from faceattr_jax import attributes
+from faceattr_jax.data.images import to_float
 from faceattr_jax.methods.base import EditRequest, Variables
+from faceattr_jax.training import distributed
 
 
 class Editor(Protocol):
@@ -87,6 +91,33 @@ class Judge(Protocol):
         ...
 
 
+def floats(pixels: np.ndarray) -> jax.Array:
+    """Pictures uint8 (B, S, S, 3) as models see them, float32 in [-1, 1]: a batch, split over the devices."""
+    return split(to_float(jnp.asarray(pixels)))
+
+
+def split(batch: jax.Array) -> jax.Array:
+    """Rows (B, ...) in equal parts over all devices, where their number divides B; else as they are."""
+    mesh = _devices()
+    if mesh is None or len(batch) % mesh.size:
+        return batch
+    return jax.device_put(batch, distributed.batch_sharding(mesh))
+
+
+def everywhere(variables: Any) -> Any:
+    """On each of the devices, where there are several."""
+    mesh = _devices()
+    return variables if mesh is None else jax.device_put(variables, distributed.replicated(mesh))
+
+
+def _devices() -> Mesh | None:
+    """All devices, where that is worth while: a host's CPU devices share its cores; processes evaluate apart."""
+    if jax.default_backend() == "cpu" or jax.process_count() > 1:
+        return None
+    mesh = distributed.mesh()
+    return mesh if mesh.size > 1 else None
+
+
 class CopyingEditor:
     """Returns its input: the baseline that keeps everything and edits nothing.
 
@@ -118,7 +149,7 @@ class Compiled:
 
     def __init__(self, method: Any, variables: Variables) -> None:
         self.attributes: tuple[str, ...] = tuple(method.attributes)
-        self.variables = variables
+        self.variables = everywhere(variables)
         self.embeds = hasattr(method, "features")
         self._edit = jax.jit(
             lambda variables, images, source, target, strength: method.edit(
@@ -140,7 +171,7 @@ class Compiled:
     def at(self, variables: Variables) -> Self:
         """The same compiled functions with other variables: an untrained model, a later checkpoint."""
         other = copy.copy(self)
-        other.variables = variables
+        other.variables = everywhere(variables)
         return other
 
     def edit(self, images: jax.Array, source: jax.Array, target: jax.Array, strength: float) -> jax.Array:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from faceattr_jax.data.source import Source
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import identity
+from faceattr_jax.evaluation.editors import everywhere
 from faceattr_jax.pretrained import face_network, image_network
 
 PAIRS = 2_000  # of one person and as many of two, to fix a threshold on
@@ -49,13 +50,13 @@ def pictures(name: str) -> Found:
         network = image_network(name)
     except UserError as error:
         return str(error)
-    outputs = jax.jit(network.outputs)
+    outputs, variables = jax.jit(network.outputs), everywhere(network.variables)
     return Embedder(
         name,
         network.sha256,
         f"resized to {network.size} px bilinearly {'with' if network.antialias else 'without'} antialiasing",
-        lambda images: outputs(network.variables, images)[0],
-        lambda images: jax.nn.softmax(outputs(network.variables, images)[1]),
+        lambda images: outputs(variables, images)[0],
+        lambda images: jax.nn.softmax(outputs(variables, images)[1]),
     )
 
 
@@ -80,7 +81,7 @@ def faces(crop: str, *names: str, recognizer: str = "", unscaled: bool = False) 
         network = network.unscaled if unscaled else network
         features = jax.jit(network.features)
         shown = f"resized to {network.size} px bilinearly with antialiasing"
-        return Embedder(name, network.sha256, shown, functools.partial(features, network.variables))
+        return Embedder(name, network.sha256, shown, functools.partial(features, everywhere(network.variables)))
     return "; ".join(reasons)
 
 

@@ -28,7 +28,7 @@ from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, labelling, metrics
 from faceattr_jax.evaluation.editing import Evaluation
-from faceattr_jax.evaluation.editors import Exchanger, Judge, choose_combinations, invert
+from faceattr_jax.evaluation.editors import Exchanger, Judge, choose_combinations, floats, invert
 from faceattr_jax.evaluation.regions import batches, changed_region, region_sums
 from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean
 
@@ -106,7 +106,7 @@ def evaluate_exchangers(
     for places, count in batches(np.arange(len(indices)), size):
         batch = indices[places]
         pixels, own = source.images(batch), labels[batch]
-        images = to_float(jnp.asarray(pixels))
+        images = floats(pixels)
         before = judged(images)
         decoded = {name: editor.reconstruct(images, jnp.asarray(own)) for name, editor in editors.items()}
         for name, tally in tallies.items():

@@ -25,7 +25,7 @@ from faceattr_jax.data import crops
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, features, metrics
-from faceattr_jax.evaluation.editors import Generator, Judge
+from faceattr_jax.evaluation.editors import Generator, Judge, floats, split
 from faceattr_jax.evaluation.regions import batches
 from faceattr_jax.evaluation.tally import mean, number
 
@@ -83,7 +83,7 @@ def evaluate_generators(
         deviations = Deviations(kind, counts)
         read = {name: features.Moments() for name in embedders}
         for pixels, places, count in faces:
-            images = to_float(jnp.asarray(pixels))
+            images = floats(pixels)
             answers = editing.answers(judge.classify(images), columns)
             found = metrics.confusion(answers, jnp.asarray(labels[places]), jnp.arange(size) < count)
             seen = jax.tree.map(np.add, seen, found)
@@ -104,7 +104,7 @@ def evaluate_generators(
         for name, embed in embedders.items():
             rest = features.Moments()
             for pixels, _, count in real(others):
-                rest.add(np.asarray(embed(to_float(jnp.asarray(pixels))))[:count])
+                rest.add(np.asarray(embed(floats(pixels)))[:count])
             left[name] = features.frechet(ours[name], rest)
     rows = {"data": {**accuracies, "frechet": left, "variance_ratio": 1.0 if spread else None, "latent_r2": None}}
     key = jax.random.key(seed)
@@ -156,7 +156,7 @@ def _drawn(
     name: str, generator: Generator, labels: np.ndarray, key: jax.Array, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     for places, count in batches(np.arange(len(labels)), size):
-        faces = generator.generate(_keys(key, places), jnp.asarray(labels[places]))
+        faces = generator.generate(split(_keys(key, places)), jnp.asarray(labels[places]))
         if not jnp.all(jnp.isfinite(faces)):
             raise UserError(f"'{name}' draws pixels that are not finite; use a checkpoint from before it diverged")
         yield np.asarray(to_uint8(faces)), places, count
@@ -165,7 +165,7 @@ def _drawn(
 def _latent_r2(generator: Generator, labels: np.ndarray, key: jax.Array, probes: int, size: int) -> float:
     pixels, latents = [], []
     for places, count in batches(np.arange(probes), min(size, probes)):
-        keys = _keys(key, places)
+        keys = split(_keys(key, places))
         faces = generator.generate(keys, jnp.asarray(labels[places % len(labels)]))
         pixels.append(np.asarray(_reduced(faces))[:count])
         latents.append(np.asarray(generator.draw_latents(keys))[:count])

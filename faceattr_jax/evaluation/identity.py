@@ -17,12 +17,11 @@ A gallery's vectors are all held; distances to it are made for a batch of probes
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data.images import to_float
 from faceattr_jax.data.source import Source
 from faceattr_jax.errors import UserError
+from faceattr_jax.evaluation.editors import floats
 from faceattr_jax.evaluation.regions import batches, spread
 
 BATCH = 256
@@ -46,10 +45,7 @@ def whole_people(source: Source, indices: np.ndarray, count: int) -> np.ndarray:
 def embeddings(embed: Callable[[jax.Array], jax.Array], source: Source, indices: np.ndarray) -> np.ndarray:
     """(N, D) float64 of the pictures at `indices`. embed: images (B, S, S, 3) in [-1, 1] -> (B, D)."""
     size = min(BATCH, len(indices))
-    parts = [
-        np.asarray(embed(to_float(jnp.asarray(source.images(batch)))))[:count]
-        for batch, count in batches(indices, size)
-    ]
+    parts = [np.asarray(embed(floats(source.images(batch))))[:count] for batch, count in batches(indices, size)]
     return np.concatenate(parts).astype(np.float64)
 
 

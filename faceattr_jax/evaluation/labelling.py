@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
-from faceattr_jax.evaluation.editors import Judge
+from faceattr_jax.evaluation.editors import Judge, floats
 from faceattr_jax.evaluation.regions import batches
 from faceattr_jax.evaluation.tally import number
 
@@ -25,7 +24,7 @@ def evaluate_judge(judge: Judge, source: Any, indices: np.ndarray, *, batch_size
     counts = metrics.Confusion(*np.zeros((4, len(judge.attributes)), np.int64))
     size = min(batch_size, len(indices))
     for batch, count in batches(indices, size):
-        predictions = judge.classify(to_float(jnp.asarray(source.images(batch)))) > 0.5
+        predictions = judge.classify(floats(source.images(batch))) > 0.5
         found = metrics.confusion(predictions, jnp.asarray(labels[batch]), jnp.arange(size) < count)
         counts = jax.tree.map(np.add, counts, found)
     measures = {

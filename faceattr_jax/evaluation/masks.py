@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceattr_jax.data.images import to_float
+from faceattr_jax.evaluation.editors import floats
 from faceattr_jax.evaluation.regions import batches, spread
 
 
@@ -33,7 +34,7 @@ def scores(
     indices = spread(indices, faces)
     compiled, found, truth = jax.jit(mask), [], []
     for batch, count in batches(indices, min(batch_size, len(indices))):
-        images = to_float(jnp.asarray(source.images(batch)))
+        images = floats(source.images(batch))
         found.append(np.asarray(compiled(images))[:count, :, :, 0] > 0.5)
         truth.append(np.max([source.region(batch, name) for name in attributes], axis=0)[:count] > 0.5)
     ours, theirs = np.concatenate(found), np.concatenate(truth)

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from faceattr_jax import losses
-from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editors import floats
 from faceattr_jax.evaluation.regions import batches
 from faceattr_jax.evaluation.tally import mean, number
 from faceattr_jax.nn.blocks import MLP
@@ -46,7 +46,7 @@ def evaluate_latents(
 
     def encoded(latents: Latents, faces: np.ndarray) -> np.ndarray:
         parts = [
-            np.asarray(latents(to_float(jnp.asarray(source.images(batch)))))[:count]
+            np.asarray(latents(floats(source.images(batch))))[:count]
             for batch, count in batches(faces, min(batch_size, len(faces)))
         ]
         return np.concatenate(parts)

@@ -20,9 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.data.images import to_float
 from faceattr_jax.evaluation import metrics
-from faceattr_jax.evaluation.editors import Editor, invert
+from faceattr_jax.evaluation.editors import Editor, floats, invert
 
 
 def batches(indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -101,7 +100,7 @@ def _batch(
     after, _ = invert(before, every, (attribute,))
     truths = [source.counterfactual(batch, after, style=style) for style in (None, *range(styles))]
     pixels = source.images(batch)
-    images = to_float(jnp.asarray(pixels))
+    images = floats(pixels)
     stack, soft = jnp.asarray(np.stack(truths)), jnp.asarray(changed_region(source, batch, before, after))
     floor = _floor(stack, soft, pixels)
     edits = {name: e.edit(images, jnp.asarray(own), jnp.asarray(target), strength) for name, e in editors.items()}

@@ -16,6 +16,7 @@ import numpy as np
 
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation.editors import floats
 from faceattr_jax.evaluation.regions import batches
 from faceattr_jax.methods.base import Variables
 
@@ -58,7 +59,7 @@ def evaluate(
     """
     found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in ("degraded", *variables, "truth")}
     for batch, count in batches(indices, min(batch_size, len(indices))):
-        truth = to_float(jnp.asarray(source.images(batch)))
+        truth = floats(source.images(batch))
         degraded = compiled.degrade(truth, jnp.asarray(batch))
         results = {name: compiled.restore(held, degraded) for name, held in variables.items()}
         for name, images in {"degraded": degraded, **results, "truth": truth}.items():

@@ -18,7 +18,7 @@ import numpy as np
 
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.evaluation import editing, metrics
-from faceattr_jax.evaluation.editors import Judge, Slider
+from faceattr_jax.evaluation.editors import Judge, Slider, floats
 from faceattr_jax.evaluation.regions import batches, spread
 from faceattr_jax.evaluation.tally import mean
 
@@ -56,12 +56,12 @@ def evaluate_sliders(
     result: dict[str, Any] = {}
     for name, slider in sliders.items():
         strong = [
-            np.asarray(slider.intensities(to_float(jnp.asarray(source.images(batch)))))[:count]
+            np.asarray(slider.intensities(floats(source.images(batch))))[:count]
             for batch, count in batches(indices, size)
         ]
         judged = []
         for batch, count in batches(shown, min(size, len(shown))):
-            images, own = to_float(jnp.asarray(source.images(batch))), jnp.asarray(labels[batch])
+            images, own = floats(source.images(batch)), jnp.asarray(labels[batch])
             frames = ((i, slider.slide(images, i, value, own)) for i in range(len(known)) for value in VALUES)
             answers = [judge.classify(to_float(to_uint8(frame)))[:count, columns[i]] for i, frame in frames]
             judged.append(np.asarray(answers).reshape(len(known), len(VALUES), count))

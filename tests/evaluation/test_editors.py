@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from faceattr_jax.attributes import ATTGAN
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, choose_combinations, invert
+from faceattr_jax.data.source import open_source
+from faceattr_jax.evaluation.editing import evaluate_editors
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, choose_combinations, floats, invert
 from faceattr_jax.methods.base import EditRequest
+from tests import runs
 
 NAMES = ("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Male")
 
@@ -76,3 +80,29 @@ def test_compiled_method_traces_once_for_every_set_of_variables_and_strength() -
     np.testing.assert_allclose(other.reconstruct(images, source), 3)
     assert other.classify(images).tolist() == [[3, 3], [3, 3]]
     assert one.attributes == ("Male", "Young")
+
+
+def test_a_batch_is_split_over_the_devices_and_no_number_feels_it(faces, monkeypatch):
+    """A host's CPU devices share its cores and are left alone; here they stand for others."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    source = open_source(str(faces), size=32, crop="none")
+    model, judge = (runs.fresh(config(faces)) for config in (runs.attgan, runs.classifier))
+    measured, held = [], []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        editor, judging = (Compiled(each.method, each.variables) for each in (model, judge))
+        held.append({len(leaf.devices()) for leaf in jax.tree.leaves(editor.variables) if isinstance(leaf, jax.Array)})
+        measured.append(
+            evaluate_editors(
+                {"model": editor}, judging, source, model.attributes, np.arange(24), batch_size=8, combinations=(),
+                region_faces=0,
+            )
+        )  # fmt: skip
+    assert held[1] == {8}
+    assert held[0] <= {1}
+    assert len(floats(pixels).devices()) == 8
+    assert len(floats(pixels[:9]).devices()) == 1, "nine do not go into eight"
+    np.testing.assert_allclose(floats(pixels), pixels / 127.5 - 1, atol=1e-6)
+    one, eight = (jax.tree_util.tree_flatten_with_path(found)[0] for found in measured)
+    for (path, a), (_, b) in zip(one, eight, strict=True):
+        assert b == (pytest.approx(a, rel=1e-4, abs=1e-6) if isinstance(a, float) else a), path
