@@ -82,9 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--process", type=int, help="this host's number, from 0")
 
     evaluate = verb(verbs, commands.evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
+    run_help = "workdir of the run, or one checkpoint in it; several for a protocol of several"
+    evaluate.add_argument("runs", type=Path, nargs="*", metavar="RUN", help=run_help)
     evaluate.add_argument(
-        "--workdir", required=True, type=Path, nargs="+", action="extend", metavar="RUN",
-        help="of the run, or one checkpoint in it; several for a protocol of several",
+        "--workdir", type=Path, nargs="+", action="extend", default=[], metavar="RUN", help="the same"
     )  # fmt: skip
     evaluate.add_argument("--protocol", default="", help="a paper's: its table, with its own numbers beside ours")
     evaluate.add_argument("--recognizer", default="", help="workdir of a face recogniser, for protocols")

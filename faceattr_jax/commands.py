@@ -26,21 +26,24 @@ def train(a: argparse.Namespace) -> int:
 
 def evaluate(a: argparse.Namespace) -> None:
     common = {"judge": a.judge, "data": a.data, "images": a.images, "strength": a.strength}
-    if a.workdir[0].is_file() and not a.out:
-        raise UserError(f"{a.workdir[0]}: this is a file, so say where the report is to go: --out=FOLDER.")
-    out = a.out or a.workdir[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
+    runs = [*a.workdir, *a.runs]
+    if not runs:
+        raise UserError("say which run: faceattr evaluate RUN, or --workdir=RUN.")
+    if runs[0].is_file() and not a.out:
+        raise UserError(f"{runs[0]}: this is a file, so say where the report is to go: --out=FOLDER.")
+    out = a.out or runs[0] / f"evaluation{f'_{a.protocol}' if a.protocol else ''}"
     if a.protocol:
         from faceattr_jax.evaluation import papers
 
         summary = papers.evaluate(
-            a.protocol, a.workdir, out, recognizer=a.recognizer, split=a.split, curve=a.curve, **common
+            a.protocol, runs, out, recognizer=a.recognizer, split=a.split, curve=a.curve, **common
         )
-    elif len(a.workdir) > 1 or a.recognizer:
+    elif len(runs) > 1 or a.recognizer:
         raise UserError("several runs and --recognizer belong to a --protocol; `faceattr compare` compares runs.")
     else:
         from faceattr_jax.evaluation.run import evaluate
 
-        summary = evaluate(a.workdir[0], out, split=a.split or "test", curve=a.curve, **common)
+        summary = evaluate(runs[0], out, split=a.split or "test", curve=a.curve, **common)
     for name, value in summary.items():
         if isinstance(value, float):
             print(f"{name:36} {value:.4f}")

@@ -98,11 +98,21 @@ def test_compare_two_methods(trained, faces, tmp_path, capsys, monkeypatch):
 
 
 def test_evaluate_a_judge(trained, capsys, tmp_path):
-    assert cli.main(["evaluate", f"--workdir={trained / 'judge'}", f"--out={tmp_path}"]) == 0
+    assert cli.main(["evaluate", str(trained / "judge"), f"--out={tmp_path}"]) == 0
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(report["attributes"]) == set(runs.ATTRIBUTES)
     assert 0 <= report["balanced_accuracy"] <= 1
     assert "| Male |" in (tmp_path / "evaluation.md").read_text()
+
+
+def test_what_an_evaluation_lacks(trained, capsys, tmp_path):
+    for argv, message in (
+        ([], "say which run: faceattr evaluate RUN, or --workdir=RUN"),
+        ([str(trained / "judge"), "--workdir", str(trained / "judge")], "several runs and --recognizer belong to"),
+    ):
+        assert cli.main(["evaluate", *argv, f"--out={tmp_path / 'out'}"]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_commands(faces, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import embedders, opening
+from faceattr_jax.evaluation import embedders, opening, run
 from faceattr_jax.evaluation.compare import Widened, compare
 from faceattr_jax.evaluation.opening import Resized
 
@@ -124,6 +124,8 @@ def test_what_does_not_go_together(page, tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             compare(runs, tmp_path / "out", judge=judge)
+    with pytest.raises(UserError, match="a classifier that had no part in its training: give --judge=WORKDIR"):
+        run.evaluate(Path("idle"), tmp_path / "out")
     kept = opening.load
     monkeypatch.setattr(opening, "load", lambda path: loaded(page[path], path, data=path))
     with pytest.raises(UserError, match="trained on perfect and idle: say with --data"):
