@@ -81,6 +81,8 @@ def faces(crop: str, *names: str, recognizer: str = "", unscaled: bool = False) 
         network = network.unscaled if unscaled else network
         features = jax.jit(network.features)
         shown = f"resized to {network.size} px bilinearly with antialiasing"
+        if network.square[2] < 1:
+            shown = f"its square, {network.square[2]:.0%} of the picture's side, {shown}"
         return Embedder(name, network.sha256, shown, functools.partial(features, everywhere(network.variables)))
     return "; ".join(reasons)
 

@@ -320,6 +320,25 @@ def test_a_run_without_a_number_has_a_row_that_says_why(monkeypatch):
     assert (table["rows"], table["skipped"]) == ([], "too few faces")
 
 
+def test_faces_of_people_are_recognised(monkeypatch, tmp_path, network):
+    """AttGAN's protocol on data that say who is on a picture: drawn faces."""
+    data = "synthetic:480"
+    tree, found = measured(monkeypatch, data, tmp_path, "attgan", [runs.attgan(data)], network, images=12, curve=True)
+    names = [*runs.ATTRIBUTES, "mean", "mean without Male"]
+    for title in ("Rank-1 by image", "Rank-1 by identity", "Same person"):
+        assert [row["which"] for row in found[title]["rows"]] == names
+        assert all(0 <= row["value"] <= 1 for row in found[title]["rows"])
+    by_image, by_person = (found[f"Rank-1 by {what}"]["rows"][-2]["value"] for what in ("image", "identity"))
+    assert by_image <= by_person, "one's own picture is of oneself"
+    same = {row["which"]: row["value"] for row in found["Same person"]["rows"]}
+    assert "pairs of one person and as many of two from the valid split" in found["Same person"]["rows"][0]["note"]
+    for row in found["Attribute accuracy"]["rows"]:
+        if row["which"] in runs.ATTRIBUTES:
+            assert row["beside"]["same person"] == pytest.approx(same[row["which"]])
+    assert [row["strength"] for row in tree["curves"][0]] == [0, 0.5, 1, 1.5, 2]
+    assert 'alt="By strength"' in (tmp_path / "evaluation.html").read_text()
+
+
 def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path, network):
     give, take = (runs.diat(faces, value=value) for value in (1, 0))
     narrow = {"attributes": (), "image_size": 32, "model.width": 4, "model.transform": (1, 2, 2)}

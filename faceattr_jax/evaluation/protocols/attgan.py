@@ -16,7 +16,7 @@ PROTOCOL = Protocol(
         "Strength 1 is what training showed the model. Tables of peers hold at twice that (--strength=2): state it.",
     ),
     measures=(
-        measures.judge_accuracy({"paper's classifier, CelebA test": {"mean": 0.9089}}),
+        measures.judge_accuracy({"paper's classifier, CelebA test": {"mean of all that it reads": 0.9089}}),
         measures.accuracy(),
         measures.untouched(),
         measures.together(),

@@ -26,7 +26,7 @@ PROTOCOL = Protocol(
         "PCA to 1024; of what the components are it does not say: of the originals, and in a second row of both sets.",
         "DFN: which recogniser it does not say. That the interquartile range is smaller than CycleGAN's is in a "
         "figure.",
-        "128 px to Inception's 299 bilinearly; 8-bit RGB, no compression.",
+        "The paper's pictures have 128 px, Inception takes 299: resized bilinearly; 8-bit RGB, no compression.",
     ),
     measures=(
         *measures.distances(
