@@ -25,8 +25,8 @@ PROTOCOL = Protocol(
         "It does not say how many images: 10,000 with the attribute and 10,000 without, as far as there are so many, "
         "and a model for each: give all runs at once. Real images are those that have the value which the results "
         "got.",
-        "The paper's pictures have 256 px, Inception takes 299: resized bilinearly; 8-bit RGB, no compression. Both move "
-        "an FID.",
+        "The paper's pictures have 256 px, Inception takes 299: resized bilinearly; 8-bit RGB, no compression. Both "
+        "move an FID.",
         "It trains on all of CelebA, without a hold-out: the faces are those of the train split, which the judge has "
         "seen, too. Which attributes were trained together it does not say.",
     ),
