@@ -50,6 +50,42 @@ def setting(spec: str, dtype: Any) -> tuple[Any, Executor, TrainState, list[dict
     return config, executor, state, batches
 
 
+def unmirrored(maps: Any) -> np.ndarray:
+    """The oracle's maps (B, C, H, W), which are mirrored in both directions as its pictures are, as ours."""
+    return maps.permute(0, 2, 3, 1).flip(1, 2).numpy()
+
+
+@pytest.mark.parametrize("spec", ["attgan_64:released", "attgan_128:released"])
+def test_outputs(spec: str, torch: ModuleType) -> None:
+    """Encoder, decoder and discriminator with the same weights; batch norm by the batch, and by its averages."""
+    from tests.oracles import attgan_torch
+
+    config, executor, state, batches = setting(spec, jnp.float32)
+    method: Any = executor.method
+    oracle = attgan_torch.AttGAN(config, state.variables)
+    faces, labels = oracle.pictures(batches[0]["images"]), torch.from_numpy(batches[0]["labels"])
+    images, codes = jnp.asarray(unmirrored(faces)), jnp.asarray(batches[0]["labels"])
+
+    def ours(variables: Any) -> Any:
+        features, _ = method._train_encode(variables, images)
+        decoded, _ = method._train_decode(variables, features, codes)
+        by_averages = method.decode(variables, method.encode(variables, images), 2 * codes - 1)
+        return features, decoded, by_averages, method._discriminate(variables, images)
+
+    features, decoded, by_averages, seen = jax.jit(ours, compiler_options=COMPILER_OPTIONS)(state.variables)
+    edited = oracle.edit(faces, labels)  # before the averages move
+    with torch.no_grad():
+        expected = oracle.encode(faces)
+        for found, theirs in zip(features, expected, strict=True):
+            np.testing.assert_allclose(found, unmirrored(theirs), atol=1e-4)
+        np.testing.assert_allclose(decoded, unmirrored(oracle.decode(expected, labels)), atol=1e-4)
+        np.testing.assert_allclose(by_averages, unmirrored(edited), atol=1e-4)
+        for found, theirs in zip(seen, oracle.discriminate(faces), strict=True):
+            np.testing.assert_allclose(found, theirs.numpy(), atol=1e-4)
+    assert np.std(decoded) > 0.1
+    assert all(np.std(value) > 0.01 for value in seen)
+
+
 @pytest.mark.parametrize("spec", ["attgan_64", "attgan_128", "attgan_64:released"])
 def test_losses_gradients_and_moving_averages(spec: str, torch: ModuleType) -> None:
     """In double precision: in single, a leaky ReLU whose input rounds to the other side of 0 changes 1 %."""
