@@ -3,11 +3,11 @@ closes mouths (Mouth_Slightly_Open, share .16), and turns gender and age (Male=0
 
     faceattr train --config=diat_128 --workdir=runs/diat --config.data.path=CELEBA --config.face.path=vgg_face.h5
 
-The face network of the identity loss is VGG-Face, whose weights are not shipped; `--config.face.network=dlib` needs
-those of faceattr_jax[faces] alone, and `recognizer` takes a run of one's own. ``frozen.json`` in the workdir says which
-it was. No code was published. The paper's accuracies on 2,000 test faces: mouth open .821, mouth close .806, glasses
-removal .763, gender .684, age .702; same person by OpenFace .912, .903 and .872 (the first three); open and closed
-again, 33.27 dB. Cost at paper size: 3,200 iterations of three updates on 100 images, and 6,000 of 31 passes on 50.
+The face network of the identity loss is VGG-Face where its weights are given, which are not shipped, else dlib's, of
+faceattr_jax[faces]; `--config.face.network=recognizer` takes a run of one's own. ``frozen.json`` in the workdir says
+which it was. No code was published. The paper's accuracies on 2,000 test faces: mouth open .821, mouth close .806,
+glasses removal .763, gender .684, age .702; same person by OpenFace .912, .903 and .872 (the first three); open and
+closed again, 33.27 dB. Cost at paper size: 3,200 iterations of three updates on 100 images, and 6,000 of 31 passes on 50.
 
 Variants: ``:diat1`` takes the perceptual loss on layers of the frozen face network instead of D's (for another one than
 VGG-Face give `--config.loss.perceptual_layers`); ``:tv`` has total variation in the denoiser's place. For two cores, at
@@ -79,7 +79,8 @@ def common() -> ConfigDict:
     config.image_size = 128
     config.crop = "center178"  # "the central part"; the paper is silent on how much that is
     config.flip = True  # the paper is silent on augmentation
-    config.face = ConfigDict({"network": "vgg_face", "path": ""})  # of the identity loss; the path of its weights
+    # Of the identity loss. "auto": the paper's VGG-Face where its weights are given, else dlib's; or "recognizer".
+    config.face = ConfigDict({"network": "auto", "path": ""})  # the path of its weights, or of the recogniser's run
     config.denoiser = ""  # workdir of a denoiser's run to borrow; empty: one is trained in the first stage
     config.noise = 15.0  # deviation of the noise that the denoiser learns from, in 8-bit levels
     config.model = ConfigDict(

@@ -62,19 +62,22 @@ def cut(images: jax.Array, square: Square, size: int) -> jax.Array:
 def face_network(face: ConfigDict, crop: str = "") -> FaceNetwork:
     """The network that a config names.
 
-    face: `network`, "vgg_face", "dlib" or "recognizer"; `path`, of the weight file, or "" to look for it where
-    `pretrained.weights` does; of a recogniser the run's workdir. crop: the preset that the images will be cut with. A
-    network that was trained on closer views looks at the face alone in crops of aligned CelebA pictures: dlib's then
-    tells pairs of one person from pairs of two in 99 % of cases, from the whole of center178 in 75 % (area under ROC,
-    128 px, 300 test faces of celeba-mini). Without `crop` it looks at the whole image.
+    face: `network`, "vgg_face", "dlib", "recognizer", or "auto": VGG-Face where its weights are given or in the cache,
+    else dlib's; `path`, of the weight file, or "" to look for it where `pretrained.weights` does; of a recogniser the
+    run's workdir. crop: the preset that the images will be cut with. A network that was trained on closer views looks
+    at the face alone in crops of aligned CelebA pictures: dlib's then tells pairs of one person from pairs of two in
+    99 % of cases, from the whole of center178 in 75 % (area under ROC, 128 px, 300 test faces of celeba-mini). Without
+    `crop` it looks at the whole image.
 
     Raises UserError for another name, and where the weights are missing or damaged.
     """
-    if face.network not in NETWORKS:
-        raise UserError(
-            f"face.network is '{face.network}'{nearest(face.network, NETWORKS)}; it can be {', '.join(NETWORKS)}"
-        )
-    return NETWORKS[face.network](face.path, crop)
+    name = face.network
+    if name == "auto":
+        name = "vgg_face" if face.path or weights.cached(weights.VGG_FACE) else "dlib"
+    if name not in NETWORKS:
+        known = ("auto", *NETWORKS)
+        raise UserError(f"face.network is '{name}'{nearest(name, known)}; it can be {', '.join(known)}")
+    return NETWORKS[name](face.path, crop)
 
 
 def _published(file: weights.WeightFile, module: Any, read: Callable[[Any], Any], size: int, path: str) -> FaceNetwork:

@@ -112,6 +112,11 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faceattr_jax"
 
 
+def cached(weights: WeightFile) -> bool:
+    """Whether somebody has put the file into the cache."""
+    return (cache() / weights.file).is_file()
+
+
 def find(weights: WeightFile, path: str = "") -> tuple[Path, str]:
     """The file and its sha256; `path` is the file itself or a folder that holds it, and is the only place then.
 

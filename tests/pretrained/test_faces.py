@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from faceattr_jax import config as configs
 from faceattr_jax.data import crops
 from faceattr_jax.data.images import to_float
 from faceattr_jax.data.source import open_source
 from faceattr_jax.errors import UserError
-from faceattr_jax.pretrained import FaceNetwork, dlib, face_network, vgg_face
+from faceattr_jax.pretrained import FaceNetwork, dlib, face_network, faces, vgg_face, weights
 from faceattr_jax.pretrained.faces import _kept, _within
 from tests import checks
 from tests.oracles import dlib_vectors
@@ -214,7 +215,7 @@ def test_h5py_is_named_where_it_is_missing(tmp_path, monkeypatch):
 
 def test_a_network_is_chosen_by_name():
     with pytest.raises(
-        UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be vgg_face, dlib, rec"
+        UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be auto, vgg_face, dlib, rec"
     ):
         face_network(ConfigDict({"network": "dlip", "path": ""}))
 
@@ -225,6 +226,21 @@ def pixels(size: int, count: int = 2) -> jax.Array:
 
 def held_network(size: int) -> FaceNetwork:
     return FaceNetwork("linear", "", {"w": jnp.eye(3)}, size, lambda held, x: x.mean((1, 2)) @ held["w"])
+
+
+def test_auto_is_vgg_face_where_it_is_there_and_else_dlibs(monkeypatch, tmp_path):
+    asked = []
+    for name in ("vgg_face", "dlib"):
+        monkeypatch.setitem(faces.NETWORKS, name, lambda path, crop, name=name: asked.append((name, path)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    auto = ConfigDict({"network": "auto", "path": ""})
+    face_network(auto)
+    face_network(ConfigDict({"network": "auto", "path": "vgg_face.h5"}))
+    weights.cache().mkdir()
+    (weights.cache() / weights.VGG_FACE.file).touch()
+    face_network(auto)
+    assert asked == [("dlib", ""), ("vgg_face", "vgg_face.h5"), ("vgg_face", "")]
+    assert configs.load("diat_128").face.network == configs.load("diat_hallucination").face.network == "auto"
 
 
 def test_features_resize_and_differentiate():
