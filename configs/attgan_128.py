@@ -5,7 +5,8 @@
 Variants: ``:released`` follows the authors' 2018 code (the one that STGAN's tables compare with), ``:released_v2``
 their 2020 rewrite, ``:pytorch`` the port AttGAN-PyTorch, whose weights `faceattr convert` reads. The text gives neither
 batch size, length, critic updates nor penalty weight: those are the 2018 code's. Cost at paper size: 189,400 iterations
-of six updates of 32 images, 36 million images through the networks.
+of six updates of 32 images, 36 million images through the networks. They are of the train split alone; the paper's and
+the code's first 182,000 are that and nearly all of valid.
 """
 
 from ml_collections import ConfigDict

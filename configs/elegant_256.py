@@ -15,7 +15,7 @@ the same, enlarged. Decoding and turning once saves a core or two while training
 
     faceattr data prepare CELEBA --crop=landmarks5 --size=256 --out=ALIGNED
 
-Then `--config.data.path=ALIGNED`.
+Then `--config.data.path=ALIGNED`. Training takes the train split; the code takes all of CelebA.
 """
 
 from ml_collections import ConfigDict

@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.attributes = ATTRIBUTES
     config.image_size = 64
     config.crop = "vaegan148"  # the paper is silent; VAE/GAN's
+    config.flip = True  # the paper is silent on augmentation
     config.sampler = "uniform"
     # The paper gives no layers: VAE/GAN's code. Channels in widths; every kernel is 5 x 5.
     config.model = ConfigDict(

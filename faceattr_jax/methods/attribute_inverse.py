@@ -5,6 +5,7 @@ so that G(G(x)) is x again. D has two heads: Ds tells real from generated (eq. 1
 images (eq. 2) and so teaches G to invert it (eq. 3). Pixels (eq. 4) and D's features (eq. 5) of G(G(x)) must be
 those of x. G is a U-Net whose skips pass through 1x1 filters, few enough that the attribute cannot slip through.
 One model knows one attribute. Layer widths live in the config; where the paper is silent the choice is a config key.
+Chosen here: D's features are its shared convolutions, without the heads; the filters of skips are linear.
 """
 
 from collections.abc import Callable, Sequence

@@ -8,7 +8,9 @@ and M is to cover a given share of the picture (eq. 14). T, D and DN are pre-tra
 twelve times, F twelve times, and F six times more for smoothness alone (algorithm 1). Its face hallucination, which is
 the same without a mask, is in `diat_hallucination`.
 
-No code was published; where the paper is silent or contradicts itself the choice is a config key.
+No code was published; where the paper is silent or contradicts itself the choice is a config key. Chosen here: batch
+norm on M's last convolution, too, as on the others; a blur that sees the border's pixels repeated; F's RMSProp goes on
+from stage one; the fixed perceptual loss of DIAT-1 looks at convolutions before their ReLU, the adaptive one after it.
 """
 
 import abc

@@ -1,7 +1,8 @@
 """DIAT's face hallucination (Li, Zuo, Zhang 2018, section III-D): DIAT without a mask, F = T.
 
 T draws faces of an eighth of the size (`config.scale`) at full size. The truth is there beside them (eqs. 19-20): the
-source set are faces that are degraded first, and the guided set all faces.
+source set are faces that are degraded first, to 8 bits, and the guided set all faces. T is pre-trained on what it will
+be given, where eq. 17 has the faces themselves.
 """
 
 from collections.abc import Mapping

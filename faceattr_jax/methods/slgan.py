@@ -5,7 +5,9 @@ Enc maps a face to q(z|x), a Gaussian; Dec draws a face from (z, y); D tells rea
 network Q, D's sibling in all but the last layer, reads z and y off a face. An iteration has three stages (section 3.4):
 reconstruct a face with its own attributes, modify it with others, and generate one from the prior. In each, every
 network follows its own loss (eqs. 3 and 4) from one pass; the encoder learns in the first alone. Where the paper is
-silent, which is on all layers and weights, the choice is a config key.
+silent, which is on all layers and weights, the choice is a config key. Chosen here, for it leaves them open, too: every
+term stands in the stage that samples it, D_l in those that have a face to compare with; Q(z|x) has unit variance; Dec
+maximises log D, as GANs do in practice; D's averages follow real faces; an edit takes the mean of q(z|x).
 
 Images are (B, S, S, 3) in [-1, 1], z is (B, d), y is 0/1 (B, n).
 """
