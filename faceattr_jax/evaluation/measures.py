@@ -81,7 +81,10 @@ def judge_accuracy(published: Numbers | None = None) -> Measure:
             if (value := judge["accuracy"][name]) is not None:
                 yield Row(name, value, images)
         for measure, suffix in (("accuracy", ""), ("balanced_accuracy", ", balanced")):
-            for names, which in ((own, "mean"), (list(judge[measure]), "mean of all that it reads")):
+            every = list(judge[measure])
+            for names, which in ((own, "mean"), (every, "mean of all that it reads")):
+                if names is every and len(every) == len(own):
+                    continue
                 values = [value for name in names if (value := judge[measure][name]) is not None]
                 if values:
                     yield Row(f"{which}{suffix}", float(np.mean(values)), images)

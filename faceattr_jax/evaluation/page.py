@@ -150,7 +150,8 @@ def curves(
                 axes.annotate(label, (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.legend(fontsize=8)
+        if any(lines):
+            axes.legend(fontsize=8)
 
     return _chart(title, paint, 5.5)
 

@@ -206,7 +206,10 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
         if found.curve:
             keys = list(found.curve[0])
             rows = [[f"{row['strength']:g}", *(report.show(row[k]) for k in keys[1:])] for row in found.curve]
-            blocks += [f"## By strength, run {i} ({CURVE_FACES} faces at most)", page.Table(keys, rows)]
+            blocks += [
+                f"## By strength, run {i} ({CURVE_FACES} faces at most)",
+                page.Table([key.replace("_", " ") for key in keys], rows),
+            ]
             blocks += page.curves(
                 "By strength",
                 {key.replace("_", " "): ([r["strength"] for r in found.curve], [r[key] for r in found.curve])
@@ -259,7 +262,7 @@ def _charts(measure: Measure, table: Mapping[str, Any], founds: Sequence[Found])
                 series.setdefault(f"run {row['run']}", {})[row["which"]] = row["value"]
             for method, value in row["published"].items():
                 series.setdefault(method, {})[row["which"]] = value
-        return page.bars(measure.title, series) if series else []
+        return page.bars(measure.title, series) if sum(map(len, series.values())) > 1 else []
     return []
 
 
