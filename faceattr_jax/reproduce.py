@@ -28,6 +28,7 @@ from faceattr_jax.methods.base import EditRequest, build
 from faceattr_jax.training.state import init_state
 
 PASSES = 10  # forward passes of the model that an image costs in an update: both networks, backward, penalties
+SEEDS = 3  # of an augmentation study, each without and with edits
 RATE = 30e12  # FLOP/s that one data-centre GPU keeps up in training
 
 
@@ -86,6 +87,12 @@ def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
         found[step.name] = ["train", f"--config={step.config}", f"--workdir={folder / step.name}", *keys]
     places = {role: [str(folder / step.name) for step in steps if step.role == role] for role in ("model", *_ROLES)}
     helpers = [f"--{role}={places[role][0]}" for role in _ROLES if places[role]]
+    if chosen.augmentation:
+        classifier = next(step.config for step in steps if step.name == chosen.augmentation)
+        found["augmentation"] = [
+            "study", "augment", places["model"][0], f"--config={classifier}", f"--seeds={SEEDS}",
+            f"--out={folder / 'augmentation'}",
+        ]  # fmt: skip
     found["evaluation"] = [
         "evaluate",
         "--workdir",
@@ -109,6 +116,15 @@ def plan(paper: str, data: str, folder: Path) -> str:
         step.name: cost(configs.load(step.config, step.overrides), folder / "cost" / f"{step.name}.json")
         for step in found.steps
     }
+    if found.augmentation:
+        one, trainings = costs[found.augmentation], 2 * SEEDS
+        costs["augmentation"] = dataclasses.replace(
+            one,
+            iterations=trainings * one.iterations,
+            images=trainings * one.images,
+            hours=trainings * one.hours,
+            source=f"{trainings} of {found.augmentation}'s, {one.source}",
+        )
     lines = [f"{found.paper} on {data}, one training after another:", ""]
     for name, arguments in commands(paper, data, folder).items():
         if name in costs:

@@ -26,6 +26,7 @@ def test_every_command_is_understood(paper, tmp_path):
     evaluation = found["evaluation"]
     assert [str(tmp_path / name) for name in models] == evaluation[2 : 2 + len(models)]
     assert f"--judge={tmp_path / 'judge'}" in evaluation
+    assert ("augmentation" in found) == (paper == "attgan")
     assert f"--split={protocol.find(paper).split}" in evaluation
 
 
@@ -44,6 +45,14 @@ def test_a_dry_run_prints_steps_images_and_hours(tmp_path, capsys):
     )
     assert "judge: 50,000 iterations, 3,200,000 images" in text
     assert "hours (estimated: 10 forward passes of" in text
+    assert reproduce.main(["attgan", "celeba", str(tmp_path), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    one = configs.load("classifier_128")
+    study = (
+        f"augmentation: {6 * one.train.iterations:,} iterations, {6 * one.train.iterations * one.batch_size:,} images"
+    )
+    assert study in text
+    assert f"study augment {tmp_path / 'attgan'} --config=classifier_128 --seeds=3" in text
     assert reproduce.main(["slgna", "celeba", str(tmp_path), "--dry-run"]) == 2
     assert "did you mean 'slgan'?" in capsys.readouterr().err
 

@@ -68,7 +68,7 @@ class Protocol:
     paper: its title. split: whose faces. images: how many of it (0: all of it). balanced: half with the attribute
     and half without, where a run has only one. configs: those that runs should have had, of the paper's size.
     fine_print: what the paper says about samples, resize and format, and what was chosen where it is silent. steps:
-    trainings for full CelebA.
+    trainings for full CelebA. augmentation: step whose classifier a study trains without and with edits, "" for none.
     """
 
     paper: str
@@ -79,6 +79,7 @@ class Protocol:
     steps: tuple[Step, ...]
     balanced: bool = False
     split: str = "test"
+    augmentation: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -36,4 +36,5 @@ PROTOCOL = Protocol(
         Step("attgan", "attgan_128"),
         Step("recognizer", "recognizer_64", role="recognizer"),
     ),
+    augmentation="judge",
 )
