@@ -387,7 +387,8 @@ def cyclic(published: Numbers | None = None) -> Measure:
             for name, direction in there.cells:
                 value = psnr[name][direction]
                 note = "" if value is not None else "a face came back unchanged, so the mean is infinite"
-                yield Row(request(name, direction), value, there.faces((name, direction)), there.number, note)
+                faces = min(there.faces((name, direction)), CYCLE_FACES)
+                yield Row(request(name, direction), value, faces, there.number, note)
 
     how = (
         "dB against the input of a face that was inverted and inverted back, the first edit saved with 8 bits in "
@@ -464,7 +465,9 @@ def variety() -> Measure:
     def take(found: Found) -> Iterator[Row]:
         reader = found.readers[VARIETY]
         for name, score in (("generated", reader.generated), ("reconstructed", reader.reconstructed)):
-            yield Row(name, score.score()[0], score.images, note=reader.embedder.about)
+            value, deviation = score.score()
+            note = f"{reader.embedder.about}; between the parts {name} ones vary by {deviation:.2f}"
+            yield Row(name, value, score.images, note=note)
 
     how = (
         "exp of the mean KL divergence of Inception's classes, over 10 parts; new faces, and reconstructions of faces."
