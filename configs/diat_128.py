@@ -154,7 +154,7 @@ def small(config: ConfigDict) -> None:
     config.loss.adversarial = "penalty"
     config.steps = ConfigDict({"discriminator": 4, "transfer": 4, "smoothing": 2})
     config.optimizer.learning_rate = 3e-4
-    config.optimizer.schedule = ("linear", 400, 1_000)  # of each stage
+    config.optimizer.schedule = ("linear", 400, 1_000)  # of the second stage; the first one ends before
     config.pretrain.iterations = 300
     config.train.iterations = 1_000
     config.train.log_every = 10

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--process", type=int, help="this host's number, from 0")
 
     evaluate = verb(verbs, commands.evaluate, "Measure a trained model on a split; JSON, Markdown and pictures.")
-    run_help = "workdir of the run, or one checkpoint in it; several for a protocol of several"
+    run_help = "workdir of the run, or one checkpoint in it; several, side by side, for a protocol of several"
     evaluate.add_argument("runs", type=Path, nargs="*", metavar="RUN", help=run_help)
     evaluate.add_argument(
         "--workdir", type=Path, nargs="+", action="extend", default=[], metavar="RUN", help="the same"

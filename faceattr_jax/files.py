@@ -1,10 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder of those that can be had again."""
 
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from faceattr_jax.errors import UserError
+
+
+def cache() -> Path:
+    """The user's folder of downloaded weights and compiled programs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faceattr_jax"
 
 
 def check_new(*paths: Path, besides: Collection[Path] = ()) -> None:

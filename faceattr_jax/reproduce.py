@@ -78,7 +78,7 @@ def forward_flops(method: Any, size: int) -> float:
 
 
 def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
-    """Name -> arguments of `faceattr`: a training for each step, and the evaluation."""
+    """Name -> arguments of `faceattr`: a training for each step, the evaluation, and the augmentation study if any."""
     found = {}
     chosen = protocol.find(paper)
     steps = chosen.steps
@@ -87,12 +87,6 @@ def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
         found[step.name] = ["train", f"--config={step.config}", f"--workdir={folder / step.name}", *keys]
     places = {role: [str(folder / step.name) for step in steps if step.role == role] for role in ("model", *_ROLES)}
     helpers = [f"--{role}={places[role][0]}" for role in _ROLES if places[role]]
-    if chosen.augmentation:
-        classifier = next(step.config for step in steps if step.name == chosen.augmentation)
-        found["augmentation"] = [
-            "study", "augment", places["model"][0], f"--config={classifier}", f"--seeds={SEEDS}",
-            f"--out={folder / 'augmentation'}",
-        ]  # fmt: skip
     found["evaluation"] = [
         "evaluate",
         "--workdir",
@@ -103,6 +97,12 @@ def commands(paper: str, data: str, folder: Path) -> dict[str, list[str]]:
         "--curve",
         f"--out={folder}",
     ]
+    if chosen.augmentation:
+        classifier = next(step.config for step in steps if step.name == chosen.augmentation)
+        found["augmentation"] = [
+            "study", "augment", places["model"][0], f"--config={classifier}", f"--seeds={SEEDS}",
+            f"--out={folder / 'augmentation'}",
+        ]  # fmt: skip
     return found
 
 

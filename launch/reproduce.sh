@@ -8,7 +8,8 @@ usage: CELEBA=FOLDER [OUT=FOLDER] [PYTHON=python3.12] ./launch/reproduce.sh PAPE
 
 PAPER is attgan, attribute_inverse, diat, elegant or slgan. Measures what every training costs on this machine, prints
 the plan (steps, images, hours), and then trains the judges and the models and evaluates them by the paper's protocol:
-OUT/evaluation.html has the paper's table with ours beside it. Stopped at any moment and started again, it goes on where
+OUT/evaluation.html has the paper's table with ours beside it. AttGAN's augmentation study comes last, and takes some
+112 GB for its edits. Stopped at any moment and started again, it goes on where
 it was. It needs a GPU: days of one, for most papers; JAX's CUDA build is installed where `nvidia-smi` shows one.
 
   --dry-run  only print the plan; hours not measured before are estimated

@@ -41,8 +41,7 @@ printf -v command '%q ' "$ROOT/.venv/bin/faceattr" train --config="$config" --wo
 run mkdir -p "$workdir-logs"
 run sbatch --job-name="faceattr-$config" --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus" \
   --time="$time" --signal=TERM@180 --requeue --open-mode=append --output="$workdir-logs/slurm-%j.log" "${more[@]}" \
-  --wrap="export JAX_COMPILATION_CACHE_DIR=$(printf %q "$JAX_COMPILATION_CACHE_DIR")
-srun --gpu-bind=none --kill-on-bad-exit=0 $command
+  --wrap="srun --gpu-bind=none --kill-on-bad-exit=0 $command
 status=\$?
 [ \$status -ne 75 ] || scontrol requeue \$SLURM_JOB_ID
 exit \$status"

@@ -48,7 +48,7 @@ STYLES = 8  # streams that `counterfactual` can redraw the styles from
 PER_PERSON = 5  # pictures of one identity
 SIZES = (32, 256)  # smallest and largest side
 SHIFT = Shot._field_defaults["shift_x"][1]  # how far faces are off the centre, as CelebA's aligned ones about
-FARTHEST = 40.0  # a shift that leaves whole faces in the picture
+FARTHEST = 40.0  # a shift that leaves eyes and mouths in the picture
 
 
 _KEPT = np.array([[float(b not in CONFLICTS.get(a, ())) for b in ATTRIBUTES] for a in ATTRIBUTES], np.float32)

@@ -137,7 +137,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "faces": len(indices),
         "strength": None if swaps else strength,
         "style": "of a reference" if swaps else "free",
-        "progress": _progress(Path(str(model.path))),
+        "progress": _progress(model.path),
         "judge": about,
         "judge_balanced_accuracy": mean(evaluation["judge"]["balanced_accuracy"][name] for name in names),
         "person": person if isinstance(person, str) else person.about,
@@ -148,10 +148,10 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
     }
 
 
-def _progress(model: Path) -> dict[str, list[float]]:
+def _progress(model: Path | None) -> dict[str, list[float]]:
     """Accuracy on the valid split by iteration, as the run of a checkpoint wrote it down: empty where it did not."""
-    tables = (folder / "metrics.csv" for folder in (model, *model.parents[:2]))  # RUN/best/STEP is the deepest
-    table = next((path for path in tables if path.is_file()), None)
+    folders = (model, *model.parents[:2]) if model else ()  # RUN/best/STEP is the deepest
+    table = next((path for folder in folders if (path := folder / "metrics.csv").is_file()), None)
     rows = list(csv.DictReader(table.read_text().splitlines())) if table else []
     rows = [row for row in rows if row["name"] == "valid/attribute_accuracy"]
     return {

@@ -287,7 +287,7 @@ def notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = []
     first = next(iter(results.values()))
     if first["untouched_change"] is None:
-        found.append("every edit touches all of the editor's attributes; there is no untouched change or error")
+        found.append("every edit touches all attributes that the judge reads; there is no untouched change or error")
     for attribute, cells in first["single"].items():
         for direction, cell in cells.items():
             if cell["faces"] == 0:

@@ -151,7 +151,7 @@ def evaluate_exchangers(
         for name, score in scores.items():
             ratios = [cell["drift_ratio"] for cells in regions[name].values() for cell in cells.values()]
             score["exemplar"] = {"drift_ratio": mean(ratios), "style": style[name]}
-    judge_rows = labelling.evaluate_judge(judge, source, indices)
+    judge_rows = labelling.evaluate_judge(judge, source, indices, known)
     return {
         "images": len(indices),
         "strength": 1.0,

@@ -9,7 +9,7 @@ import numpy as np
 
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import editing, embedders, exemplar, generation, identity, metrics, restoration
-from faceattr_jax.evaluation.editors import Compiled, Widened
+from faceattr_jax.evaluation.editors import Compiled, Widened, everywhere
 from faceattr_jax.evaluation.embedders import Embedder
 from faceattr_jax.evaluation.opening import Opened, open_judge, readable
 from faceattr_jax.evaluation.protocol import (
@@ -47,7 +47,7 @@ def look(
     missing: dict[str, str] = {}
     if "restore" in can:
         compiled = restoration.Compiled(model.method)
-        readers[RESTORED] = restoration.evaluate(compiled, {"model": model.variables}, source, indices)
+        readers[RESTORED] = restoration.evaluate(compiled, everywhere({"model": model.variables}), source, indices)
         return Found(number, opened, None, readers, {}, {})
     if not can & {"edit", "swap"}:
         raise UserError(
@@ -110,7 +110,7 @@ def look(
             missing[DRAWN] = str(error)
     elif DRAWN in needs:
         missing[DRAWN] = f"a {model.config.method} model draws no new faces"
-    rows = _identity_curve(editor, judging, opened, readers) if curve and "edit" in can else ()
+    rows = _identity_curve(asked, judging, opened, readers) if curve and "edit" in can else ()
     return Found(number, opened, evaluation, readers, missing, about, rows, strength)
 
 
@@ -139,7 +139,7 @@ def _draw(
 
 
 def _identity_curve(
-    editor: Compiled, judging: Any, opened: Opened, readers: Mapping[str, Any]
+    editor: Widened, judging: Any, opened: Opened, readers: Mapping[str, Any]
 ) -> list[dict[str, float]]:
     """Accuracy, and where a face network is there also the same-person rate, over strengths."""
     indices = np.sort(spread(opened.indices, CURVE_FACES))
@@ -149,7 +149,7 @@ def _identity_curve(
     for strength in STRENGTHS:
         likeness = Likeness(person.embedder, editor.attributes, opened.source, indices) if person else None
         found = editing.evaluate_editors(
-            {"model": editor}, judging, opened.source, editor.attributes, indices,
+            {"model": editor}, judging, opened.source, opened.model.attributes, indices,
             strength=strength, combinations=(), region_faces=0, watch=likeness,
         )["editors"]["model"]  # fmt: skip
         rows.append(

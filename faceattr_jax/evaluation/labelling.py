@@ -1,5 +1,6 @@
 """How well a classifier reads attributes: the judge's own quality, to print beside every number that it gives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,17 +15,20 @@ from faceattr_jax.evaluation.tally import number
 Row = dict[str, float | None]
 
 
-def evaluate_judge(judge: Judge, source: Any, indices: np.ndarray, *, batch_size: int = 256) -> dict[str, Row]:
+def evaluate_judge(
+    judge: Judge, source: Any, indices: np.ndarray, names: Sequence[str] = (), *, batch_size: int = 256
+) -> dict[str, Row]:
     """Attribute -> its accuracy, balanced accuracy, share of the commoner class and rate on `indices` of `source`.
 
-    None stands for a balanced accuracy where one of the values does not occur. Raises `UserError` for an attribute
-    that the source lacks.
+    names: of the attributes, all of the judge's if left out. None stands for a balanced accuracy where one of the
+    values does not occur. Raises `UserError` for an attribute that the source lacks.
     """
-    labels = source.table.select(judge.attributes)
-    counts = metrics.Confusion(*np.zeros((4, len(judge.attributes)), np.int64))
+    names = tuple(names or judge.attributes)
+    labels, columns = source.table.select(names), np.array([judge.attributes.index(name) for name in names])
+    counts = metrics.Confusion(*np.zeros((4, len(names)), np.int64))
     size = min(batch_size, len(indices))
     for batch, count in batches(indices, size):
-        predictions = judge.classify(floats(source.images(batch))) > 0.5
+        predictions = judge.classify(floats(source.images(batch)))[:, columns] > 0.5
         found = metrics.confusion(predictions, jnp.asarray(labels[batch]), jnp.arange(size) < count)
         counts = jax.tree.map(np.add, counts, found)
     measures = {
@@ -35,7 +39,7 @@ def evaluate_judge(judge: Judge, source: Any, indices: np.ndarray, *, batch_size
     }
     return {
         name: {measure: number(np.asarray(values)[i]) for measure, values in measures.items()}
-        for i, name in enumerate(judge.attributes)
+        for i, name in enumerate(names)
     }
 
 

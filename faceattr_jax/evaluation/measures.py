@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import cycles, embedders, features
+from faceattr_jax.evaluation import cycles, features
 from faceattr_jax.evaluation.protocol import (
     CYCLES,
     DRAWN,
@@ -31,7 +30,8 @@ Numbers = Mapping[str, Mapping[str, float]]
 Take = Callable[[Sequence[Found]], Iterable[Row]]
 
 CYCLE_FACES = 2_000
-KERNEL_SIZE, KERNEL_FEWEST = 1_000, 100  # of a subset; it is unbiased at any size, and noisier at smaller ones
+# Pictures in a subset, half of those that there are at most, and there have to be: it is unbiased at any size.
+KERNEL_SIZE, KERNEL_FEWEST = 1_000, 100
 
 
 def each(take: Callable[[Found], Iterable[Row]]) -> Take:
@@ -128,20 +128,24 @@ def beside(found: Found, which: str) -> dict[str, float | None]:
     """
     name, _, value = which.partition(",")[0].partition("=")
     cells = [cell for cell in found.cells if name in (cell[0], "mean") and value in ("", request(*cell)[-1])]
-    if not cells or not found.evaluation:
+    if not cells or found.evaluation is None:
         return {}
-    changes = [(c["faces"], c["untouched_change"]) for c in (found.model["single"][a][d] for a, d in cells)]
-    pairs = [(faces, change) for faces, change in changes if change is not None]
+    untouched = found.model["untouched_change"]
+    if name != "mean":
+        rates = [found.model["single"][a][d] for a, d in cells]
+        known = [(rate["untouched_change"], rate["faces"]) for rate in rates if rate["untouched_change"] is not None]
+        faces = sum(n for _, n in known)
+        untouched = sum(change * n for change, n in known) / faces if faces else None
     balanced = found.evaluation["judge"]["balanced_accuracy"]
     judged = [b for a in dict.fromkeys(a for a, _ in cells) if (b := balanced[a]) is not None]
     same = None
     if PERSON in found.readers:
         apart = np.concatenate([found.readers[PERSON]["distances"][cell] for cell in cells])
         with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture
-            same = float(np.mean(apart <= own_threshold(found)[0]))
+            same = float(np.mean(apart <= found.own_threshold[0]))
     return {
         "judge": float(np.mean(judged)) if judged else None,
-        "untouched change": float(np.average([c for _, c in pairs], weights=[n for n, _ in pairs])) if pairs else None,
+        "untouched change": untouched,
         "same person": same,
     }
 
@@ -202,7 +206,7 @@ def _attribute_rows(found: Found, reader: str, measure: str, reduce: Callable[[n
 
 def same_person() -> Measure:
     def take(found: Found) -> Iterator[Row]:
-        limit, said = own_threshold(found)
+        limit, said = found.own_threshold
         for row in _attribute_rows(found, PERSON, "distances", lambda apart: float(np.mean(apart <= limit))):
             yield dataclasses.replace(row, note=f"{row.note}, threshold {said}" if row.note else "")
 
@@ -213,20 +217,10 @@ def same_person() -> Measure:
     return Measure("Same person", how, each(take), needs=(PERSON,), chart="bars")
 
 
-@functools.lru_cache(maxsize=16)
-def own_threshold(found: Found) -> tuple[float, str]:
-    """Up to which distance the face network takes two pictures for one person, and where that is from."""
-    embedder = found.readers[PERSON].embedder
-    limit = embedders.OWN_THRESHOLDS.get(embedder.name)
-    if limit is not None:
-        return limit, f"{limit:g} (its author's)"
-    return embedders.threshold(embedder, found.opened.source, found.opened.split)
-
-
 def verification(published: Numbers | None = None) -> Measure:
     def take(found: Found) -> Iterator[Row]:
         likeness = found.readers[PERSON]
-        limit, said = embedders.threshold(likeness.embedder, found.opened.source, found.opened.split)
+        limit, said = found.threshold
         for name, direction in found.cells:
             apart = likeness["distances"][name, direction]
             note = f"{likeness.embedder.about}, threshold {said}"
@@ -244,15 +238,11 @@ def rank1(published: Numbers | None = None) -> tuple[Measure, Measure]:
 
     def measure(title: str, key: str, how: str, numbers: Numbers) -> Measure:
         def take(found: Found) -> Iterator[Row]:
+            if not any(map(len, found.readers[PERSON][key].values())):
+                raise UserError("it takes data that say who is on a picture, as CelebA's identity_CelebA.txt does")
             yield from _attribute_rows(found, PERSON, key, lambda hits: float(np.mean(hits)))
 
-        def able(founds: Sequence[Found]) -> Iterable[Row]:
-            rows = each(take)(founds)
-            if not rows:
-                raise UserError("it takes data that say who is on a picture, as CelebA's identity_CelebA.txt does")
-            return rows
-
-        return Measure(title, how, able, numbers, needs=(PERSON,), chart="bars")
+        return Measure(title, how, each(take), numbers, needs=(PERSON,), chart="bars")
 
     gallery = "The gallery is the measured faces, the probes are single edits of them; the nearest picture is "
     return (
@@ -341,8 +331,8 @@ def distances(sets: Sets, how: str, published: Numbers | None = None, *, compone
             read = found.readers[reader]
             for which, real, edited in sets(found, read):
                 count = min(len(real.kept), len(edited.kept))
-                size = min(KERNEL_SIZE, count)
-                if size < KERNEL_FEWEST:
+                size = min(KERNEL_SIZE, count // 2)
+                if count < KERNEL_FEWEST:
                     reason = f"a kernel distance needs {KERNEL_FEWEST} pictures of each kind or more, there are {count}"
                     yield Row(which, None, count, note=reason)
                     continue
@@ -435,8 +425,8 @@ def generated() -> Measure:
 
     how = (
         "Every face lends its labels to a new one, z from the prior. Accuracy: the judge finds them. Frechet "
-        "distances to the faces; of fewer faces than features they are too large, compare at equal numbers alone, and "
-        "are not called FID."
+        "distances to the faces; of fewer faces than features they are too large and compare at equal numbers alone, "
+        "and there is no FID."
     )
     return Measure("New faces", how, each(take), needs=(DRAWN,))
 

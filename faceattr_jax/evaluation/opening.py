@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from faceattr_jax import config as configs
+from faceattr_jax.data import crops
 from faceattr_jax.data.source import Source, open_source
 from faceattr_jax.editor import Editor, hash_variables, load
 from faceattr_jax.errors import UserError
@@ -93,8 +94,9 @@ def open_editors(workdirs: Sequence[object], *, data: str = "", split: str = "te
 def readable(opened: Opened, judge: Judge) -> tuple[str, ...]:
     """The attributes that the judge reads and the data tell: the run's own, and others that its edits may touch.
 
-    Raises UserError where the judge does not know one of the run's.
+    Raises UserError where the judge or the data do not know one of the run's.
     """
+    opened.source.table.select(opened.model.attributes)
     for name in opened.model.attributes:
         if name not in judge.attributes:
             raise UserError(f"the judge does not know {name}, which {opened.model.path} edits; give one trained on it")
@@ -136,11 +138,12 @@ def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tupl
         raise UserError(f"{judge}: a {judging.config.method} model reads no attributes; give a classifier's workdir.")
     drawn = hasattr(opened.source, "counterfactual")  # whole, whatever the crop
     fits = judging.size == model.size and (judging.crop == model.crop or (resize and drawn))
+    misfit = UserError(
+        f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
+        f"crops of {model.size} px; train a judge that fits."
+    )
     if not fits and not resize:
-        raise UserError(
-            f"{judge}: this judge looks at {judging.crop} crops of {judging.size} px, the editor makes {model.crop} "
-            f"crops of {model.size} px; train a judge that fits."
-        )
+        raise misfit
     about = {
         "path": str(judging.path),
         "sha256": hash_variables(judging.variables),
@@ -149,8 +152,11 @@ def open_judge(opened: Opened, judge: str = "", *, resize: bool = False) -> tupl
     compiled = Compiled(judging.method, judging.variables)
     if fits:
         return compiled, about
-    square = (0.0, 0.0, 1.0) if drawn else part(judging.crop, model.crop, judge)
-    said = f"from {model.size} px to {judging.size}, antialiased"
-    if square[2] < 1:
-        said = f"to {judging.crop} crops {said}"
+    if drawn or judging.crop == model.crop:
+        square, cropped = (0.0, 0.0, 1.0), ""
+    elif crops.kept(judging.crop) is None or crops.kept(model.crop) is None:
+        raise misfit
+    else:
+        square, cropped = part(judging.crop, model.crop, judge), f" of {judging.crop} crops"
+    said = f"from {model.size} px to {judging.size}{cropped}, antialiased"
     return Resized(compiled, judging.size, square), {**about, "resized": said}

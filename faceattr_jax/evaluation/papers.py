@@ -155,6 +155,8 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
         )
         if steps.isdigit() and int(steps) < total:
             reasons.append(f"it was trained for {int(steps):,} iterations, the paper's size takes {total:,}")
+    if (frozen := _frozen_face(opened.model.path)) not in ("", "vgg_face"):
+        reasons.append(f"its identity loss looked through {frozen}, the paper's through VGG-Face")
     if found.judge:
         reasons.append("the judge is our own classifier, whose accuracy is below; the paper's is not to be had")
         if "resized" in found.judge:
@@ -163,6 +165,13 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
         if reader in found.readers:
             reasons.append(f"{what} by {found.readers[reader].embedder.name}, not by what the paper took")
     return reasons
+
+
+def _frozen_face(model: Path | None) -> str:
+    """Of a DIAT run, which face network it was trained by."""
+    folders = (model, *model.parents[:2]) if model else ()
+    record = next((path for folder in folders if (path := folder / "frozen.json").is_file()), None)
+    return json.loads(record.read_text()).get("face", {}).get("network", "") if record else ""
 
 
 def _paper_config(config: Any, names: Sequence[str]) -> Any:
@@ -199,7 +208,11 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
             beside = list(dict.fromkeys(name for row in table["rows"] for name in row["beside"]))
             header = ["", *["run"] * several, "images", "ours", *table["published_by"], *beside]
             blocks.append(page.Table(header, [_cells(row, table, several, beside) for row in table["rows"]]))
-            noted = dict.fromkeys(row["note"] for row in table["rows"] if row["note"] and row["run"] >= 0)
+            noted = dict.fromkeys(
+                f"run {row['run']}: " * (several and not row["which"]) + row["note"]
+                for row in table["rows"]
+                if row["note"] and row["run"] >= 0
+            )
             blocks += [page.Bullets(list(noted))] * bool(noted)
             blocks += _charts(measure, table, founds)
     for i, found in enumerate(founds):

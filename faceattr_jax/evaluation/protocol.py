@@ -6,12 +6,14 @@ tables.
 """
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.evaluation import embedders
 from faceattr_jax.evaluation.opening import Opened
 from faceattr_jax.evaluation.readers import Cell
 from faceattr_jax.evaluation.tally import DIRECTIONS
@@ -105,6 +107,17 @@ class Found:
         if self.evaluation is None:
             raise UserError(f"{self.opened.model.path} edits nothing")
         return self.evaluation["editors"]["model"]
+
+    @functools.cached_property
+    def threshold(self) -> tuple[float, str]:
+        """Up to which distance the face network takes two pictures for one person, fixed on other people's; where."""
+        return embedders.threshold(self.readers[PERSON].embedder, self.opened.source, self.opened.split)
+
+    @property
+    def own_threshold(self) -> tuple[float, str]:
+        """The face network's author's, where there is one, else `threshold`."""
+        limit = embedders.OWN_THRESHOLDS.get(self.readers[PERSON].embedder.name)
+        return self.threshold if limit is None else (limit, f"{limit:g} (its author's)")
 
     @property
     def cells(self) -> list[Cell]:

@@ -19,7 +19,7 @@ _PROTOCOL = (
     "Accuracy: the judge, at probability 0.5, finds the edited attribute as requested. Means over attributes and "
     "directions weigh each of them alike.",
     "Untouched change: share of (image, untouched attribute) pairs that the judge sees differently than on the "
-    "input. Untouched error: than the input's labels say (STGAN's Err).",
+    "input, of all attributes that it and the data know. Untouched error: than the input's labels say (STGAN's Err).",
     "copy returns its input, so its accuracy is the judge's own error on the faces; untrained is the same model "
     "with fresh parameters.",
     "PSNR and SSIM (11x11 Gaussian, sigma 1.5, RGB) of decoding a face with its own labels; means over images.",

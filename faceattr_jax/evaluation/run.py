@@ -25,7 +25,7 @@ from faceattr_jax.evaluation import (
     restoration,
     sliding,
 )
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor, Widened
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, ReferenceEditor, Widened, everywhere
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.opening import Opened, open_judge, open_run, readable
 from faceattr_jax.evaluation.regions import spread
@@ -76,7 +76,7 @@ def _evaluate_recognizer(
     people, embed = source.table.people(indices)[indices], jax.jit(model.method.embed)
     untrained = _untrained(model)
     rows = {
-        name: identity.scores(identity.embeddings(functools.partial(embed, held), source, indices), people)
+        name: identity.scores(identity.embeddings(functools.partial(embed, everywhere(held)), source, indices), people)
         for name, held in (("model", model.variables), ("untrained", untrained))
     }
     summary = {**rows["model"], **{f"untrained_{name}": value for name, value in rows["untrained"].items()}}
@@ -91,7 +91,8 @@ def _evaluate_restorer(
 ) -> dict[str, Any]:
     compiled = restoration.Compiled(model.method)
     untrained = _untrained(model)
-    rows = restoration.evaluate(compiled, {"model": model.variables, "untrained": untrained}, source, indices)
+    held = everywhere({"model": model.variables, "untrained": untrained})
+    rows = restoration.evaluate(compiled, held, source, indices)
     files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
     files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
     shown = spread(indices, GRID_FACES)
@@ -149,7 +150,7 @@ def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, cur
         learned = spread(train, PROBE_IMAGES)
         found["probe"] = probing.evaluate_latents(encoders, source, model.attributes, learned, indices)
         summary |= probing.summarize(found["probe"])
-    rows = editing.strength_curve(trained, compiled_judge, source, model.attributes, indices) if curve else ()
+    rows = editing.strength_curve(editors["model"], compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=opened.protocol, curve=rows)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]

@@ -107,14 +107,9 @@ VGG16 = WeightFile(
 )
 
 
-def cache() -> Path:
-    """The folder of downloaded files."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faceattr_jax"
-
-
 def cached(weights: WeightFile) -> bool:
     """Whether somebody has put the file into the cache."""
-    return (cache() / weights.file).is_file()
+    return (files.cache() / weights.file).is_file()
 
 
 def find(weights: WeightFile, path: str = "") -> tuple[Path, str]:
@@ -138,7 +133,7 @@ def _places(weights: WeightFile, path: str) -> Iterator[Path]:
         given = Path(path).expanduser()
         yield from (given, given / weights.file)
         return
-    yield cache() / weights.file
+    yield files.cache() / weights.file
     # Finding a package does not run it.
     spec = importlib.util.find_spec(weights.package) if weights.package else None
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -146,7 +141,7 @@ def _places(weights: WeightFile, path: str) -> Iterator[Path]:
 
 
 def _download(weights: WeightFile) -> Path:
-    target = cache() / weights.file
+    target = files.cache() / weights.file
     reason = ""
     if weights.url and weights.sha256 and not os.environ.get("FACEATTR_OFFLINE"):
         try:

@@ -22,6 +22,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from faceattr_jax.errors import UserError
+from faceattr_jax.files import cache
 
 _STAMP = ".faceattr-checked"
 _SETTINGS = (
@@ -34,7 +35,7 @@ _KEPT = 30 * 24 * 3600  # seconds
 
 
 def folder() -> Path:
-    """$JAX_COMPILATION_CACHE_DIR, else one in the user's ~/.cache for processors like this one.
+    """$JAX_COMPILATION_CACHE_DIR, else one in the user's cache for processors like this one.
 
     XLA compiles for the very features of a host's processor, JAX's keys do not tell these, and hosts share homes.
     """
@@ -43,7 +44,7 @@ def folder() -> Path:
     described = Path("/proc/cpuinfo")  # on Linux: "flags" of x86, "Features" of ARM
     found = re.search(r"^(flags|Features)\s*:.*$", described.read_text() if described.exists() else "", re.M)
     features = zlib.crc32(f"{platform.machine()} {found and found[0]}".encode())
-    return Path.home() / ".cache" / "faceattr_jax" / f"compiled-{features:08x}"
+    return cache() / f"compiled-{features:08x}"
 
 
 def enable(folder: str | Path) -> int:

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import embedders, opening, run
-from faceattr_jax.evaluation.compare import Widened, compare
+from faceattr_jax.evaluation.compare import compare
+from faceattr_jax.evaluation.editors import Widened
 from faceattr_jax.evaluation.opening import Resized
 
 
@@ -166,7 +167,10 @@ def test_a_judge_of_a_narrower_crop_sees_its_own_square(page, monkeypatch):
     judge, about = opening.open_judge(photographs, "judge", resize=True)
     # Rows 40 to 188 and columns 15 to 163 of the picture of which center178 keeps rows 20 to 198.
     np.testing.assert_allclose(judge._square, (20 / 178, 15 / 178, 148 / 178))
-    assert about["resized"] == "to vaegan148 crops from 16 px to 16, antialiased"
+    assert about["resized"] == "from 16 px to 16 of vaegan148 crops, antialiased"
+    crops.update(judge="none")
+    with pytest.raises(UserError, match="looks at none crops of 16 px, the editor makes center178"):
+        opening.open_judge(photographs, "judge", resize=True)
     crops.update(judge="center178", idle="vaegan148")
     narrow = SimpleNamespace(model=load("idle"), source=SimpleNamespace())
     with pytest.raises(UserError, match="looks at center178 crops, of which vaegan148 shows a part"):

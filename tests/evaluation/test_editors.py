@@ -10,7 +10,7 @@ import pytest
 from faceattr_jax.attributes import ATTGAN
 from faceattr_jax.data.source import open_source
 from faceattr_jax.evaluation.editing import evaluate_editors
-from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, choose_combinations, floats, invert
+from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, choose_combinations, everywhere, floats, invert
 from faceattr_jax.methods.base import EditRequest
 from tests import runs
 
@@ -99,6 +99,8 @@ def test_a_batch_is_split_over_the_devices_and_no_number_feels_it(faces, monkeyp
             )
         )  # fmt: skip
     assert held[1] == {8}
+    committed = jax.device_put(judge.variables, jax.devices()[0])  # as checkpoints come
+    assert jnp.all(jax.jit(judge.method.classify)(everywhere(committed), floats(source.images(np.arange(8)))) >= 0)
     assert held[0] <= {1}
     assert len(floats(pixels).devices()) == 8
     assert len(floats(pixels[:9]).devices()) == 1, "nine do not go into eight"

@@ -264,11 +264,11 @@ def cells(**rates):
 
 
 def test_what_stands_beside_rows_about_edits():
-    single = cells(Male=((1, 0.5), (3, 0.1)), Bangs=((4, None), (0, None)))
+    single = cells(Male=((1, 0.5), (3, 0.1)), Bangs=((5, None), (0, None)))
     apart = {
         ("Male", "adding"): [0.1],
         ("Male", "removing"): [0.5, 0.7, 0.8],
-        ("Bangs", "adding"): [0.2, 0.9, 0.3, 0.4],
+        ("Bangs", "adding"): [0.2, 0.9, 0.3, 0.4, 0.1],
     }
 
     class Person:
@@ -280,20 +280,21 @@ def test_what_stands_beside_rows_about_edits():
     balanced = {"Male": 0.9, "Bangs": 0.7, "Young": 0.2}
     found = protocol.Found(
         0, SimpleNamespace(source=None, split="test"),
-        {"judge": {"balanced_accuracy": balanced}, "editors": {"model": {"single": single}}},
+        {"judge": {"balanced_accuracy": balanced}, "editors": {"model": {"single": single, "untouched_change": 0.3}}},
         {protocol.PERSON: Person()}, {}, {},
     )  # fmt: skip
-    one = measures.beside(found, "Male=0")
-    assert one == {"judge": 0.9, "untouched change": pytest.approx(0.1), "same person": pytest.approx(1 / 3)}
-    both = measures.beside(found, "Male")
-    assert both == {"judge": 0.9, "untouched change": pytest.approx(0.2), "same person": 0.5}
-    bangs = measures.beside(found, "Bangs, components of both")
-    assert bangs == {"judge": 0.7, "untouched change": None, "same person": 0.75}
-    every = measures.beside(found, "mean")
-    assert every == {"judge": pytest.approx(0.8), "untouched change": pytest.approx(0.2), "same person": 5 / 8}
-    assert measures.beside(found, "Male + Bangs") == measures.beside(found, "PSNR") == {}
-    rows = {row.which: row.value for row in measures.same_person().take([dataclasses.replace(found)])}
-    assert rows == {"Male": 0.5, "Bangs": 0.75, "mean": 0.625, "mean without Male": 0.75}
+
+    def beside(which):
+        return list(measures.beside(found, which).values())
+
+    assert list(measures.beside(found, "Male=0")) == ["judge", "untouched change", "same person"]
+    assert beside("Male=0") == [0.9, pytest.approx(0.1), pytest.approx(1 / 3)]
+    assert beside("Male") == [0.9, pytest.approx(0.2), 0.5]
+    assert beside("Bangs, components of both") == [0.7, None, 0.8]
+    assert beside("mean") == [pytest.approx(0.8), 0.3, pytest.approx(6 / 9)]
+    assert beside("Male + Bangs") == beside("PSNR") == []
+    rows = {row.which: row.value for row in measures.same_person().take([found])}
+    assert rows == {"Male": 0.5, "Bangs": 0.8, "mean": 0.65, "mean without Male": 0.8}
 
 
 def test_a_run_without_a_number_has_a_row_that_says_why(monkeypatch):
@@ -302,21 +303,19 @@ def test_a_run_without_a_number_has_a_row_that_says_why(monkeypatch):
             raise UserError("too few faces")
         yield protocol.Row("Male", 0.5, 3)
 
-    runs_found = [SimpleNamespace(number=i, evaluation={}, readers={}, missing={}) for i in range(2)]
+    able, unable = (
+        SimpleNamespace(number=i, evaluation={"images": 3}, readers=readers, missing=missing)
+        for i, (readers, missing) in enumerate((({"reader": 1}, {}), ({}, {"reader": "no weights"})))
+    )
     monkeypatch.setattr(measures, "beside", lambda found, which: {})
-    for found in runs_found:
-        found.evaluation = {"images": 3}
-    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), runs_found)
-    assert [(row["run"], row["value"], row["note"]) for row in table["rows"]] == [
-        (0, 0.5, ""),
-        (1, None, "too few faces"),
-    ]
+    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), [able, unable])
+    found = [(row["run"], row["value"], row["note"]) for row in table["rows"]]
+    assert found == [(0, 0.5, ""), (1, None, "too few faces")]
     assert not table["skipped"]
     with_reader = protocol.Measure("M", "", measures.each(take), needs=("reader",))
-    runs_found[0].readers, runs_found[1].missing = {"reader": 1}, {"reader": "no weights"}
-    table = papers._tabulated(with_reader, runs_found)
+    table = papers._tabulated(with_reader, [able, unable])
     assert [(row["run"], row["note"]) for row in table["rows"]] == [(0, ""), (1, "no weights")]
-    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), runs_found[1:])
+    table = papers._tabulated(protocol.Measure("M", "", measures.each(take)), [unable])
     assert (table["rows"], table["skipped"]) == ([], "too few faces")
 
 
@@ -431,6 +430,25 @@ def test_iterations_are_compared_by_rounds_of_the_attributes(faces):
         opened = opening.Opened(model, source, np.arange(20_000), "celeba", "train")
         said = papers.not_comparable(protocol.Found(0, opened, None, {}, {}, {}), elegant)
         assert f"it was trained for {int(steps):,} iterations, the paper's size takes {reason}" in said
+
+
+def test_the_face_network_of_an_identity_loss_is_named(faces, tmp_path):
+    step = tmp_path / "best" / "2"
+    step.mkdir(parents=True)
+    model = dataclasses.replace(runs.fresh(runs.diat(faces)), path=step)
+    opened = opening.Opened(
+        model, SimpleNamespace(table=SimpleNamespace(indices=lambda split: [])), np.arange(2), "", ""
+    )
+
+    def said():
+        reasons = papers.not_comparable(protocol.Found(0, opened, None, {}, {}, {}), protocol.find("diat"))
+        return [reason for reason in reasons if "identity loss" in reason]
+
+    assert said() == []
+    (tmp_path / "frozen.json").write_text(json.dumps({"face": {"network": "dlib"}}))
+    assert said() == ["its identity loss looked through dlib, the paper's through VGG-Face"]
+    (tmp_path / "frozen.json").write_text(json.dumps({"face": {"network": "vgg_face"}}))
+    assert said() == []
 
 
 def test_a_missing_network_is_one_sentence(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from faceattr_jax import config as configs
+from faceattr_jax import files
 from faceattr_jax.data import crops
 from faceattr_jax.data.images import to_float
 from faceattr_jax.data.source import open_source
@@ -236,8 +237,8 @@ def test_auto_is_vgg_face_where_it_is_there_and_else_dlibs(monkeypatch, tmp_path
     auto = ConfigDict({"network": "auto", "path": ""})
     face_network(auto)
     face_network(ConfigDict({"network": "auto", "path": "vgg_face.h5"}))
-    weights.cache().mkdir()
-    (weights.cache() / weights.VGG_FACE.file).touch()
+    files.cache().mkdir()
+    (files.cache() / weights.VGG_FACE.file).touch()
     face_network(auto)
     assert asked == [("dlib", ""), ("vgg_face", "vgg_face.h5"), ("vgg_face", "")]
     assert configs.load("diat_128").face.network == configs.load("diat_hallucination").face.network == "auto"

@@ -91,10 +91,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_the_users_and_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     here = compilation_cache.folder()
-    assert here.parent == tmp_path / ".cache" / "faceattr_jax"
+    assert here.parent == tmp_path / "faceattr_jax"
     assert here == compilation_cache.folder()
     monkeypatch.setattr("platform.machine", lambda: "another")
     assert compilation_cache.folder() != here
