@@ -1,6 +1,5 @@
 """Protocols: the papers' numbers, what is measured against loops by hand, and what is skipped with a sentence."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -435,10 +434,8 @@ def test_iterations_are_compared_by_rounds_of_the_attributes(faces):
 def test_the_face_network_of_an_identity_loss_is_named(faces, tmp_path):
     step = tmp_path / "best" / "2"
     step.mkdir(parents=True)
-    model = dataclasses.replace(runs.fresh(runs.diat(faces)), path=step)
-    opened = opening.Opened(
-        model, SimpleNamespace(table=SimpleNamespace(indices=lambda split: [])), np.arange(2), "", ""
-    )
+    source = SimpleNamespace(table=SimpleNamespace(indices=lambda split: []))
+    opened = opening.Opened(runs.fresh(runs.diat(faces), str(step)), source, np.arange(2), "", "")
 
     def said():
         reasons = papers.not_comparable(protocol.Found(0, opened, None, {}, {}, {}), protocol.find("diat"))
