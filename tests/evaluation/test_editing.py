@@ -179,7 +179,7 @@ def test_an_editor_of_one_attribute_touches_all_it_has(fake: ModuleType) -> None
     found = evaluate_editors(editors, fake.Judge(), source, ("Male",), np.arange(24))
     assert found["editors"]["model"]["multiple"] == []
     assert found["notes"][0] == (
-        "every edit touches all of the editor's attributes; there is no untouched change or error"
+        "every edit touches all attributes that the judge reads; there is no untouched change or error"
     )
     summary = summarize(found)
     assert (summary["attribute_accuracy"], summary["copy_attribute_accuracy"]) == (1, 0)
