@@ -137,8 +137,9 @@ class AttributeInverse(FromConfig):
         weights = self.config.loss
         images, labels = batch["images"], batch["labels"]
         fake = self.invert(variables, images)
-        back = self.invert(variables, fake)
-        patches, logits, _ = self._discriminate(variables, self._noisy(ctx, fake))
+        seen = self._noisy(ctx, fake)
+        back = self.invert(variables, seen)
+        patches, logits, _ = self._discriminate(variables, seen)
         adversarial = ADVERSARIAL[weights.adversarial](patches)
         classification = losses.sigmoid_cross_entropy(logits, 1.0 - labels)
         reconstruction = losses.l1(back, images)
@@ -169,7 +170,7 @@ class AttributeInverse(FromConfig):
         return self.networks["discriminator"].apply({"params": variables["params"]["discriminator"]}, images)
 
     def _noisy(self, ctx: Ctx, images: jax.Array) -> jax.Array:
-        """What D and C are shown in training."""
+        """What D, C and G's second pass are shown of images in training: no trace that nobody sees is left in them."""
         return instance_noise(ctx.key, images, self.config.model.instance_noise)
 
 

@@ -278,6 +278,13 @@ def test_instance_noise_is_seen_in_training_alone():
     np.testing.assert_array_equal(
         quick(noisy.classify)(variables(), data["images"]), quick(tiny().classify)(variables(), data["images"])
     )
+    # G's second pass sees it, too; what G(x) changes of x is measured without.
+    found = quick(noisy.generator_objective)(variables(), data, {}, CTX).metrics
+    invert, images = quick(noisy.invert), data["images"]
+    fake = invert(variables(), images)
+    back = invert(variables(), noisy._noisy(CTX, fake))
+    np.testing.assert_allclose(found["reconstruction"], np.abs(back - images).mean(), rtol=1e-4)
+    np.testing.assert_allclose(found["change"], np.abs(fake - images).mean(), rtol=1e-4)
 
 
 # Inference.
