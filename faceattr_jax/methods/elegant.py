@@ -332,50 +332,17 @@ class ELEGANT(FromConfig):
         return Out(losses={"discriminators": jnp.asarray(loss)}, metrics=metrics)
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
-
-        Neither makes D wear A's style. Two terms that the paper does not have do: by `loss.own_part` C, given the part
-        of A's own code, must decode to A, and D to B; by `loss.change` C stays near A and D near B, so that the part
-        need not hold the whole face.
-        """
-        weights = self.config.loss
+        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12)."""
         pair = self._pair(variables, batch, ctx.index)
         reconstructions = self.decode(variables, pair.images, pair.features, pair.features[-1])
         fakes = self.decode(variables, pair.images, pair.features, pair.exchanged)
-        distance = DISTANCES[weights.distance]
-        metrics = {"reconstruction": 2.0 * distance(reconstructions, pair.images)}
-        loss = weights.reconstruction * metrics["reconstruction"]
-        for weight, name in zip(weights.adversarial, SCALES, strict=True):
+        metrics = {"reconstruction": 2.0 * DISTANCES[self.config.loss.distance](reconstructions, pair.images)}
+        loss = self.config.loss.reconstruction * metrics["reconstruction"]
+        for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
-        if weights.own_part:
-            metrics["own_part"] = 2.0 * distance(self._with_own_part(variables, pair, fakes), pair.images)
-            loss = loss + weights.own_part * metrics["own_part"]
-        if weights.change:
-            metrics["change"] = 2.0 * losses.l1(fakes, pair.images)
-            loss = loss + weights.change * metrics["change"]
-        if weights.neutral:
-            metrics["neutral"] = 2.0 * distance(*self._with_neutral_part(variables, pair))
-            loss = loss + weights.neutral * metrics["neutral"]
         return Out(losses={"generator": loss}, metrics=metrics)
-
-    def _with_own_part(self, variables: Variables, pair: "_Pair", fakes: jax.Array) -> jax.Array:
-        """C and D decoded with the chosen part of A's and B's own codes, alternating (2B, S, S, 3).
-
-        C and D are constants here: trained, C would hide A's style in traces that nobody sees.
-        """
-        fakes = jax.lax.stop_gradient(fakes)
-        features = self.encode(variables, fakes)
-        code, _ = exchange(features[-1], pair.features[-1], pair.channels)
-        return self.decode(variables, fakes, features, code)
-
-    def _with_neutral_part(self, variables: Variables, pair: "_Pair") -> tuple[jax.Array, jax.Array]:
-        """B decoded with the chosen part of another face that lacks the attribute, and B itself, (B, S, S, 3)."""
-        _, images = separate(pair.images)
-        features = [separate(feature)[1] for feature in pair.features]
-        code, _ = exchange(features[-1], jnp.roll(features[-1], 1, axis=0), pair.channels)
-        return self.decode(variables, images, features, code), images
 
     def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
         """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
@@ -383,11 +350,10 @@ class ELEGANT(FromConfig):
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
         chosen = jnp.arange(len(self.attributes)) == index
-        channels = self.channels(chosen)
         own, other = separate(features[-1])
-        exchanged = exchange(own, other, channels)
+        exchanged = exchange(own, other, self.channels(chosen))
         exchanged_labels = exchange(a["labels"], b["labels"], chosen)
-        return _Pair(images, labels, features, channels, interleave(*exchanged), interleave(*exchanged_labels))
+        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
@@ -400,7 +366,6 @@ class _Pair:
     images: jax.Array
     labels: jax.Array
     features: list[jax.Array]
-    channels: jax.Array  # of the attribute, bool (C,)
     exchanged: jax.Array  # z_C and z_D
     exchanged_labels: jax.Array  # y_C and y_D
 
