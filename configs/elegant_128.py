@@ -15,9 +15,11 @@ there in .946 of the results and two from two references in .794, the rest chang
 reconstruction; but the glasses and bangs are nobody's: their styles do not follow the reference's (rank correlations
 within .06 of 0) and the region error ratio against these is .915. A loss that wants faces back from a second, noisy
 swap (weights of 20 in L1, 100 in L2; lr 1e-3, then decaying) brought that to .83 and .79, but no style, and two at once
-fell to .39 and .33: it was left out. Left out so far, too (both are in commit ed15e7a, 2026-11-27): A back from C, a
-constant, and the part of A's own code, by 100 in L2, beside |C - A| by 10, had .80 half way (3,431 iterations, 200
-faces), a rank correlation of .16 (95 % .00 to .31) with the colour of the reference's frame, and .38 for two at once.
+fell to .39 and .33: it was left out. Left out so far, too (in commit 74711c6, 2026-11-27; 19 minutes of one core): A
+back from C, a constant, and the part of A's own code, by 150 in L2, beside |C - A| by 10, faces that lack the attribute
+back from each other's parts, by 20 in L2, and decaying rates: on 200 faces .949 transferred, a rank correlation of .25
+(95 % .10 to .39; shuffled .01) with the colour of the reference's frame, a ratio of .80, .66 for two at once, and 1.38
+times reconstruction's drift.
 """
 
 from ml_collections import ConfigDict
