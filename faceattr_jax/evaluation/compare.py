@@ -137,7 +137,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "faces": len(indices),
         "strength": None if swaps else strength,
         "style": "of a reference" if swaps else "free",
-        "progress": _progress(model.path),
+        "progress": _progress(run.file("metrics.csv")),
         "judge": about,
         "judge_balanced_accuracy": mean(evaluation["judge"]["balanced_accuracy"][name] for name in names),
         "person": person if isinstance(person, str) else person.about,
@@ -148,10 +148,8 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
     }
 
 
-def _progress(model: Path | None) -> dict[str, list[float]]:
-    """Accuracy on the valid split by iteration, as the run of a checkpoint wrote it down: empty where it did not."""
-    folders = (model, *model.parents[:2]) if model else ()  # RUN/best/STEP is the deepest
-    table = next((path for folder in folders if (path := folder / "metrics.csv").is_file()), None)
+def _progress(table: Path | None) -> dict[str, list[float]]:
+    """Accuracy on the valid split by iteration, as a run wrote it down: empty where it did not."""
     rows = list(csv.DictReader(table.read_text().splitlines())) if table else []
     rows = [row for row in rows if row["name"] == "valid/attribute_accuracy"]
     return {

@@ -1,8 +1,10 @@
 """What an evaluation starts from: a run, the faces that it is measured on, and the judge."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -31,7 +33,13 @@ class Opened:
     data: str
     split: str
 
-    @property
+    def file(self, name: str) -> Path | None:
+        """A file of the run that the model is a checkpoint of, if it is there."""
+        path = self.model.path
+        folders = (path, *path.parents[:2]) if path else ()  # RUN/best/STEP is the deepest
+        return next((found for folder in folders if (found := folder / name).is_file()), None)
+
+    @functools.cached_property
     def protocol(self) -> dict[str, str]:
         """What makes numbers of these faces comparable, in words."""
         return {

@@ -155,8 +155,10 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
         )
         if steps.isdigit() and int(steps) < total:
             reasons.append(f"it was trained for {int(steps):,} iterations, the paper's size takes {total:,}")
-    if (frozen := _frozen_face(opened.model.path)) not in ("", "vgg_face"):
-        reasons.append(f"its identity loss looked through {frozen}, the paper's through VGG-Face")
+    record = opened.file("frozen.json")
+    face = json.loads(record.read_text()).get("face", {}).get("network") if record else None
+    if face not in (None, "vgg_face"):
+        reasons.append(f"its identity loss looked through {face}, the paper's through VGG-Face")
     if found.judge:
         reasons.append("the judge is our own classifier, whose accuracy is below; the paper's is not to be had")
         if "resized" in found.judge:
@@ -165,13 +167,6 @@ def not_comparable(found: Found, protocol: Protocol) -> list[str]:
         if reader in found.readers:
             reasons.append(f"{what} by {found.readers[reader].embedder.name}, not by what the paper took")
     return reasons
-
-
-def _frozen_face(model: Path | None) -> str:
-    """Of a DIAT run, which face network it was trained by."""
-    folders = (model, *model.parents[:2]) if model else ()
-    record = next((path for folder in folders if (path := folder / "frozen.json").is_file()), None)
-    return json.loads(record.read_text()).get("face", {}).get("network", "") if record else ""
 
 
 def _paper_config(config: Any, names: Sequence[str]) -> Any:
