@@ -28,7 +28,7 @@ them, region error ratio .723 (floor .043): traces of the frame and a tint remai
 .098, mask IoU .27 (best constant mask .89, as drawn glasses hardly move): what it need not cover it lays where T
 changes nothing. By the paper's own weights glasses left a glow (.985, but ratio 1.08). On faces up to 20 pixels off the
 centre (`--config.data.path=synthetic:12000:0:20`, for the recogniser, too; best constant mask .52), with
-`--config.loss.compared=F` (commit 3598b7c with such faces, 2026-11-27): .823, .966, IoU .22: T, which then need not be x
+`--config.loss.compared=F` (commit 3598b7c with such faces, 2026-11-27): .823, .966, IoU .22: T, which need not be x
 elsewhere, is too poor to be laid on more of the glasses.
 """
 
