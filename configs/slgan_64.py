@@ -60,6 +60,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # The paper says that every term of eqs. 5 and 7 may have a weight, and gives none: 1.
     config.loss = ConfigDict(
         {
+            # Dec maximises log D(Dec(z, y)); "saturating": minimises log(1 - D), eq. 1 as it stands.
+            "adversarial": "nonsaturating",
             "recognition": 1.0,  # lambda 1
             "feature_reconstruction": 1.0,  # lambda 2, of a mean over elements
             # Eq. 3 leaves pixels to the encoder; the decoder sees D_l alone. Of a sum over an image's pixels.

@@ -82,6 +82,13 @@ def nonsaturating_generator(fake: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(-fake))
 
 
+# What a generator minimises against `gan_discriminator`.
+GAN_GENERATORS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "saturating": saturating_generator,
+    "nonsaturating": nonsaturating_generator,
+}
+
+
 def gaussian(mean: jax.Array, value: jax.Array) -> jax.Array:
     """-log N(value; mean, I) per dimension, less its constant: mean of (value - mean)^2 / 2 (SL-GAN eq. 5)."""
     return 0.5 * l2(mean, value)

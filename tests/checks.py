@@ -189,17 +189,17 @@ def executors_agree(
     share: float = 1e-2,
     least: float = 0.0,
 ) -> None:
-    """Dispatched from the host or scanned, iterations on the same batches give the same metrics and variables.
+    """Dispatched from the host or scanned, iterations on the same batches give the same metrics and the same state.
 
-    rtol, atol: of the metrics. share: how far a variable may be off, of how far it has moved, or of `least`.
+    rtol, atol: of the metrics. share: how far an array may be off, of how far it has moved, or of `least`.
     """
-    before = jax.device_get(fresh(host.method)).variables
+    before = jax.device_get(fresh(host.method))
     found = []
     for executor in (host, scanned):
         state = fresh(host.method)
         for i in range(iterations):
             state, metrics = executor.iterate(state, batches, i)
-        found.append(jax.device_get((state.variables, metrics)))
+        found.append(jax.device_get((state, metrics)))
     (one, first), (other, second) = found
     assert first.keys() == second.keys()
     np.testing.assert_allclose([*first.values()], [second[name] for name in first], rtol=rtol, atol=atol)

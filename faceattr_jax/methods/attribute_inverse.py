@@ -8,7 +8,7 @@ One model knows one attribute. Layer widths live in the config; where the paper 
 Chosen here: D's features are its shared convolutions, without the heads; the filters of skips are linear.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -60,12 +60,6 @@ class Discriminator(nn.Module):
         patches = Conv(1, 3, use_bias=False, kernel_init=xavier, name="source")(x)
         whole = Conv(self.attributes, x.shape[1], padding="VALID", use_bias=False, kernel_init=xavier, name="class")(x)
         return full(patches[..., 0]), full(whole[:, 0, 0]), features
-
-
-ADVERSARIAL: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "saturating": losses.saturating_generator,
-    "nonsaturating": losses.nonsaturating_generator,
-}
 
 
 class AttributeInverse(FromConfig):
@@ -140,7 +134,7 @@ class AttributeInverse(FromConfig):
         seen = self._noisy(ctx, fake)
         back = self.invert(variables, seen)
         patches, logits, _ = self._discriminate(variables, seen)
-        adversarial = ADVERSARIAL[weights.adversarial](patches)
+        adversarial = losses.GAN_GENERATORS[weights.adversarial](patches)
         classification = losses.sigmoid_cross_entropy(logits, 1.0 - labels)
         reconstruction = losses.l1(back, images)
         change = losses.l1(fake, images)
@@ -191,7 +185,7 @@ def build(config: ml_collections.ConfigDict) -> AttributeInverse:
     Raises `UserError` for more than one attribute and for unknown choices.
     """
     model = config.model
-    check_choice(config, "loss.adversarial", ADVERSARIAL)
+    check_choice(config, "loss.adversarial", losses.GAN_GENERATORS)
     check_choice(config, "loss.feature_matching_per", ("element", "pixel"))
     check_choice(config, "model.skips", ("filtered", "full"))
     if len(config.attributes) != 1:

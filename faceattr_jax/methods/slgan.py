@@ -6,8 +6,8 @@ network Q, D's sibling in all but the last layer, reads z and y off a face. An i
 reconstruct a face with its own attributes, modify it with others, and generate one from the prior. In each, every
 network follows its own loss (eqs. 3 and 4) from one pass; the encoder learns in the first alone. Where the paper is
 silent, which is on all layers and weights, the choice is a config key. Chosen here, for it leaves them open, too: every
-term stands in the stage that samples it, D_l in those that have a face to compare with; Q(z|x) has unit variance; Dec
-maximises log D, as GANs do in practice; D's averages follow real faces; an edit takes the mean of q(z|x).
+term stands in the stage that samples it, D_l in those that have a face to compare with; Q(z|x) has unit variance; D's
+averages follow real faces; an edit takes the mean of q(z|x).
 
 Images are (B, S, S, 3) in [-1, 1], z is (B, d), y is 0/1 (B, n).
 """
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
+from faceattr_jax.config import check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -262,7 +263,7 @@ class SLGAN(FromConfig):
         weights = self.config.loss
         recognised_latents = losses.gaussian(fake.latents, jax.lax.stop_gradient(latents))
         recognised_labels = losses.sigmoid_cross_entropy(fake.labels, labels)
-        adversarial = losses.nonsaturating_generator(fake.real)
+        adversarial = losses.GAN_GENERATORS[weights.adversarial](fake.real)
         decoder = adversarial + weights.recognition * (recognised_latents + recognised_labels)
         discriminator = losses.gan_discriminator(real.real, fake.real)
         metrics = {
@@ -290,6 +291,7 @@ def _sample(key: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Arr
 
 def build(config: ml_collections.ConfigDict) -> SLGAN:
     """SL-GAN as `config` describes it (configs/slgan_64.py says what each key means)."""
+    check_choice(config, "loss.adversarial", losses.GAN_GENERATORS)
     model = config.model
 
     def scaled(multiples: Sequence[float]) -> tuple[int, ...]:

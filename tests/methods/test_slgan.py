@@ -165,6 +165,14 @@ def test_losses_of_each_stage(phase):
         np.testing.assert_allclose(out.losses[name], value, rtol=2e-4, err_msg=name)
 
 
+def test_the_decoder_may_minimise_eq_1_as_it_stands():
+    found = quick(tiny(**{"loss.adversarial": "saturating"}).generation_objective)(variables(), float_batch(), {}, CTX)
+    fake = applied("discriminator")(applied("decoder")(*drawn("generation")[:2]))
+    np.testing.assert_allclose(found.metrics["adversarial"], np.mean(np.log(1 - sigmoid(fake.real))), rtol=1e-4)
+    with pytest.raises(UserError, match=r"loss\.adversarial is 'saturated'"):
+        tiny(**{"loss.adversarial": "saturated"})
+
+
 def test_by_default_the_decoder_is_not_shown_pixels():
     assert configs.load("slgan_64").loss.decoder_pixels == 0
 
