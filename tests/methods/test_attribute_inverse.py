@@ -103,6 +103,10 @@ def test_every_layer_at_128_px():
     assert discriminator["source/__call__"] == (2, 2, 1)
     assert discriminator["class/__call__"] == (1, 1, 1)
     assert not [name for name in discriminator if "norm" in name]
+    # StarGAN's kernels: patches are told by three pixels, the attribute by all that is left.
+    params = jax.eval_shape(lambda: init_state(method, 0)).variables["params"]["discriminator"]
+    kernels = {name: layer["kernel"].shape[:2] for name, layer in params.items()}
+    assert kernels == {**{f"conv{i}": (4, 4) for i in range(6)}, "source": (3, 3), "class": (2, 2)}
 
 
 @pytest.mark.parametrize(

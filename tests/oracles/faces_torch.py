@@ -11,7 +11,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def _tensor(array: Any) -> torch.Tensor:
-    return torch.from_numpy(np.array(array))
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
 
 
 def _conv(x: torch.Tensor, p: Mapping[str, Any], stride: int = 1, padding: int = 0) -> torch.Tensor:
@@ -30,7 +30,7 @@ def _add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def dlib(params: Mapping[str, Any], levels: np.ndarray) -> Tensors:
+def dlib(params: Mapping[str, Any], levels: np.ndarray | torch.Tensor) -> Tensors:
     """alevel4 to alevel0 of dlib's dnn_face_recognition_ex, from images of 0 to 255 (B, 150, 150, 3)."""
     mean = torch.tensor([122.782, 117.001, 104.298])[:, None, None]
     x = (_tensor(levels).permute(0, 3, 1, 2) - mean) / 256
@@ -46,7 +46,7 @@ def dlib(params: Mapping[str, Any], levels: np.ndarray) -> Tensors:
     return found
 
 
-def vgg_face(params: Mapping[str, Any], levels: np.ndarray) -> Tensors:
+def vgg_face(params: Mapping[str, Any], levels: np.ndarray | torch.Tensor) -> Tensors:
     """Configuration D of Simonyan and Zisserman; the fully connected layers as the convolutions of Keras's file."""
     mean = torch.tensor([129.1863, 104.7624, 93.5940])[:, None, None]
     x = _tensor(levels).permute(0, 3, 1, 2) - mean

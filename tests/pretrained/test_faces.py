@@ -160,6 +160,18 @@ def test_vgg_face_is_the_oracles(oracle):
     compare(outputs(NARROW, {"params": narrow_params()}, faces), oracle.vgg_face(narrow_params(), faces), relu=True)
 
 
+@pytest.mark.parametrize(("name", "network", "size"), [("dlib", dlib.FaceResNet(), 150), ("vgg_face", NARROW, 224)])
+def test_gradients_of_pixels_are_the_oracles(oracle, torch, name, network, size):
+    """Which is what an identity loss hands to an editor."""
+    params, faces = random_params(network, size), levels(size, 1)
+    found = jax.jit(jax.grad(lambda x: jnp.sum(network.apply({"params": params}, x) ** 2)))(faces)
+    with torch.enable_grad():
+        pixels = torch.tensor(faces, requires_grad=True)
+        *_, last = getattr(oracle, name)(params, pixels).values()
+        (last**2).sum().backward()
+    assert np.linalg.norm(found - pixels.grad.numpy()) <= 1e-4 * np.linalg.norm(pixels.grad.numpy())
+
+
 def write_keras(path: Path, *, convolutional: bool, drop: int = 0) -> Path:
     """A file of weights as Keras writes it, with an fc8, and layers without weights among the others."""
     h5py = pytest.importorskip("h5py")
