@@ -5,12 +5,11 @@ A spec is ``NAME[:VARIANT]`` for a config that ships with the package, or ``PATH
 """
 
 import ast
-import functools
 import importlib
 import importlib.util
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +101,6 @@ def check_variant(variant: str, known: tuple[str, ...]) -> None:
             f"there is no variant '{variant}'{nearest(variant, known)}; the variants are "
             f"{', '.join(known) if known else 'none'}"
         )
-
-
-def check_choice(config: ConfigDict, key: str, known: Iterable[str]) -> None:
-    """Raise UserError unless the dotted `key` has one of the values `known`."""
-    given, known = functools.reduce(lambda node, part: node[part], key.split("."), config), tuple(known)
-    if given not in known:
-        raise UserError(f"{key} is '{given}'{nearest(str(given), known)}; it can be {' or '.join(known)}")
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:

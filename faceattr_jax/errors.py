@@ -18,3 +18,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_folded = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(name.lower(), by_folded, n=1)
     return f" (did you mean '{by_folded[close[0]]}'?)" if close else ""
+
+
+def check_choice(key: str, given: str, known: Iterable[str]) -> None:
+    """Raise UserError unless the value `given` of a config's `key` is one of `known`."""
+    *others, last = known
+    if given not in (*others, last):
+        hint = nearest(str(given), (*others, last))
+        raise UserError(f"{key} is '{given}'{hint}; it can be {', '.join(others)} or {last}")

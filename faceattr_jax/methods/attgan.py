@@ -16,7 +16,7 @@ import ml_collections
 
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
-from faceattr_jax.config import check_choice
+from faceattr_jax.errors import check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -348,7 +348,7 @@ TARGETS = {"shuffled": shuffled_targets, "inverted": inverted_targets}
 
 def build(config: ml_collections.ConfigDict) -> AttGAN:
     """AttGAN as `config` describes it (configs/attgan_128.py says what each key means)."""
-    check_choice(config, "targets", TARGETS)
+    check_choice("targets", config.targets, TARGETS)
     model = config.model
 
     def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:

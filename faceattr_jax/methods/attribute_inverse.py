@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
-from faceattr_jax.config import check_choice
-from faceattr_jax.errors import UserError
+from faceattr_jax.errors import UserError, check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -185,9 +184,9 @@ def build(config: ml_collections.ConfigDict) -> AttributeInverse:
     Raises `UserError` for more than one attribute and for unknown choices.
     """
     model = config.model
-    check_choice(config, "loss.adversarial", losses.GAN_GENERATORS)
-    check_choice(config, "loss.feature_matching_per", ("element", "pixel"))
-    check_choice(config, "model.skips", ("filtered", "full"))
+    check_choice("loss.adversarial", config.loss.adversarial, losses.GAN_GENERATORS)
+    check_choice("loss.feature_matching_per", config.loss.feature_matching_per, ("element", "pixel"))
+    check_choice("model.skips", config.model.skips, ("filtered", "full"))
     if len(config.attributes) != 1:
         raise UserError(
             f"an attribute-inverse model inverts one attribute, not {len(config.attributes)}; give one, such as "

@@ -21,9 +21,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from faceattr_jax.config import check_choice
 from faceattr_jax.data import sampling
-from faceattr_jax.errors import UserError
+from faceattr_jax.errors import UserError, check_choice
 
 Variables = Mapping[str, Mapping[str, Any]]
 Batch = Any
@@ -42,7 +41,7 @@ SAMPLERS: dict[str, SamplerBuilder] = {"uniform": uniform, "balanced": sampling.
 
 def sampler(config: ml_collections.ConfigDict) -> SamplerBuilder:
     """That of `config.sampler`; UserError for one that there is not."""
-    check_choice(config, "sampler", SAMPLERS)
+    check_choice("sampler", config.sampler, SAMPLERS)
     return SAMPLERS[config.sampler]
 
 

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
-from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.errors import UserError, check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -247,21 +247,16 @@ READINGS: dict[str, Callable[[ml_collections.ConfigDict], Reading]] = {
     "signs": lambda loss: Signs(loss.target),
 }
 
-T = TypeVar("T")
-
-
-def _chosen(key: str, name: str, table: Mapping[str, T]) -> T:
-    if name not in table:
-        raise UserError(f"{key} is '{name}'{nearest(name, table)}; it can be {', '.join(table)}")
-    return table[name]
-
 
 def build(config: ml_collections.ConfigDict) -> AttributeClassifier:
     """The classifier as `config` describes it (configs/classifier_128.py says what each key means).
 
     A config that names neither network nor outputs has pairs of convolutions and logits.
     """
-    network = _chosen("model.network", config.model.get("network", "pairs"), NETWORKS)(config)
-    reading = _chosen("loss.outputs", config.loss.get("outputs", "logits"), READINGS)(config.loss)
+    network, outputs = config.model.get("network", "pairs"), config.loss.get("outputs", "logits")
+    check_choice("model.network", network, NETWORKS)
+    check_choice("loss.outputs", outputs, READINGS)
     optimizer = Optimizer(("classifier",), adam(config), learning_rate(config))
-    return AttributeClassifier(config, {"classifier": network}, {"classifier": optimizer}, reading)
+    return AttributeClassifier(
+        config, {"classifier": NETWORKS[network](config)}, {"classifier": optimizer}, READINGS[outputs](config.loss)
+    )

@@ -25,9 +25,8 @@ import ml_collections
 import numpy as np
 
 from faceattr_jax import losses
-from faceattr_jax.config import check_choice
 from faceattr_jax.data import sampling
-from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.errors import UserError, check_choice, nearest
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -467,11 +466,10 @@ def build(config: ml_collections.ConfigDict) -> DIAT:
 
 
 def _check(config: ml_collections.ConfigDict, tasks: Collection[str]) -> None:
-    if config.task not in tasks:
-        raise UserError(f"task is '{config.task}'{nearest(config.task, tasks)}; it can be {', '.join(tasks)}")
+    check_choice("task", config.task, tasks)
     for key, known in CHOICES.items():
         if key in config.get("loss", {}):
-            check_choice(config, f"loss.{key}", known)
+            check_choice(f"loss.{key}", config.loss[key], known)
     if config.get("loss", {}).get("perceptual") and config.loss.perceptual_network == "discriminator":
         last = len(config.model.discriminator)
         for number, _ in config.loss.perceptual_layers:

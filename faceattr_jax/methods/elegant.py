@@ -22,8 +22,8 @@ import ml_collections
 import numpy as np
 
 from faceattr_jax import losses
-from faceattr_jax.config import check_choice
 from faceattr_jax.data import sampling
+from faceattr_jax.errors import check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -377,8 +377,8 @@ DISTANCES = {"l1": losses.l1, "l2": losses.l2}
 def build(config: ml_collections.ConfigDict) -> ELEGANT:
     """ELEGANT as `config` describes it (configs/elegant_256.py says what each key means)."""
     model = config.model
-    check_choice(config, "loss.distance", DISTANCES)
-    check_choice(config, "model.decoder_activation", ("leaky_relu", "relu"))
+    check_choice("loss.distance", config.loss.distance, DISTANCES)
+    check_choice("model.decoder_activation", config.model.decoder_activation, ("leaky_relu", "relu"))
     start = Start(model.kernel_deviation, model.bias_bound)
     encoder, discriminator = (
         tuple(multiple * model.width for multiple in widths) for widths in (model.encoder, model.discriminator)

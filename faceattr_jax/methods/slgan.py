@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from faceattr_jax import losses
-from faceattr_jax.config import check_choice
+from faceattr_jax.errors import check_choice
 from faceattr_jax.methods.base import (
     Batch,
     Carry,
@@ -291,7 +291,7 @@ def _sample(key: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Arr
 
 def build(config: ml_collections.ConfigDict) -> SLGAN:
     """SL-GAN as `config` describes it (configs/slgan_64.py says what each key means)."""
-    check_choice(config, "loss.adversarial", losses.GAN_GENERATORS)
+    check_choice("loss.adversarial", config.loss.adversarial, losses.GAN_GENERATORS)
     model = config.model
 
     def scaled(multiples: Sequence[float]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.errors import check_choice
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
@@ -22,8 +22,7 @@ _compute = jax.make_user_context(default_value=None)
 
 def computing(dtype: str) -> contextlib.AbstractContextManager:
     """A context in which layers compute in `dtype`, a name of DTYPES; "float32" is as without it."""
-    if dtype not in DTYPES:
-        raise UserError(f"dtype is '{dtype}'{nearest(dtype, DTYPES)}; it can be {' or '.join(DTYPES)}")
+    check_choice("dtype", dtype, DTYPES)
     return _compute(None if dtype == "float32" else dtype)
 
 

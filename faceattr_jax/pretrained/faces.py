@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from faceattr_jax.errors import UserError, nearest
+from faceattr_jax.errors import UserError, check_choice
 from faceattr_jax.pretrained import dlib, vgg_face, weights
 
 Apply = Callable[[Mapping[str, Any], jax.Array], jax.Array]
@@ -74,9 +74,7 @@ def face_network(face: ConfigDict, crop: str = "") -> FaceNetwork:
     name = face.network
     if name == "auto":
         name = "vgg_face" if face.path or weights.cached(weights.VGG_FACE) else "dlib"
-    if name not in NETWORKS:
-        known = ("auto", *NETWORKS)
-        raise UserError(f"face.network is '{name}'{nearest(name, known)}; it can be {', '.join(known)}")
+    check_choice("face.network", name, ("auto", *NETWORKS))
     return NETWORKS[name](face.path, crop)
 
 

@@ -23,7 +23,7 @@ from faceattr_jax.data import sampling
 from faceattr_jax.data.pipeline import chunks
 from faceattr_jax.data.sampling import Sampler
 from faceattr_jax.data.source import Source
-from faceattr_jax.errors import UserError
+from faceattr_jax.errors import UserError, check_choice
 from faceattr_jax.training import distributed
 from faceattr_jax.training.step import Drawing
 
@@ -48,8 +48,7 @@ def choose(config: ConfigDict, pictures: int, mesh: Mesh) -> Choice:
     is 0, into FRACTION of its memory. Raises UserError for another value, and where ``"on"`` cannot be.
     """
     wanted = config.data.resident
-    if wanted not in RESIDENT:
-        raise UserError(f"data.resident is '{wanted}'; it can be {', '.join(RESIDENT)}")
+    check_choice("data.resident", wanted, RESIDENT)
     if wanted == "off":
         return Choice(False, "Batches come from the host: data.resident is 'off'.")
     device = mesh.local_devices[0]

@@ -228,7 +228,7 @@ def test_h5py_is_named_where_it_is_missing(tmp_path, monkeypatch):
 
 def test_a_network_is_chosen_by_name():
     with pytest.raises(
-        UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be auto, vgg_face, dlib, rec"
+        UserError, match=r"face.network is 'dlip' \(did you mean 'dlib'\?\); it can be auto, vgg_face, dlib or rec"
     ):
         face_network(ConfigDict({"network": "dlip", "path": ""}))
 

@@ -229,7 +229,7 @@ def test_processes_choose_by_the_least_of_their_devices(monkeypatch):
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"data.resident is 'on', but .* 1\.00 GiB of each of 1 devices, of 0\.50"):
         resident.choose(settings(resident="on"), GIB, mesh_of("gpu", 0.5))
-    with pytest.raises(UserError, match=r"data\.resident is 'yes'; it can be auto, on, off"):
+    with pytest.raises(UserError, match=r"data\.resident is 'yes'; it can be auto, on or off"):
         resident.choose(settings(resident="yes"), GIB, mesh_of("gpu", 80))
     config = settings()
     for many, where, reason in (
