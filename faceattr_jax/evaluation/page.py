@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html
 import io
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,16 +53,21 @@ Block = str | Table | Picture | Bullets
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """All blocks but the pictures."""
+    """All blocks but the pictures, and the headings of what is nothing but pictures."""
     parts = []
-    for block in blocks:
+    for block, following in itertools.pairwise([*(b for b in blocks if not isinstance(b, Picture)), "# end"]):
         if isinstance(block, Table):
             parts.append(report.table(block.header, block.rows))
         elif isinstance(block, Bullets):
             parts.append(report.bullets(block.lines))
-        elif isinstance(block, str):
+        elif not (_level(block) and isinstance(following, str) and 0 < _level(following) <= _level(block)):
             parts.append(block)
     return "\n\n".join(parts) + "\n"
+
+
+def _level(text: str) -> int:
+    """Of a heading; 0 of a paragraph."""
+    return len(text) - len(text.lstrip("#"))
 
 
 def page(blocks: Sequence[Block]) -> str:
@@ -86,7 +92,7 @@ def _element(block: Block) -> str:
         return f'<p><img alt="{html.escape(block.says)}" src="data:image/png;base64,{data}"></p>'
     if isinstance(block, Bullets):
         return "<ul>\n" + "\n".join(f"<li>{html.escape(line)}</li>" for line in block.lines) + "\n</ul>"
-    level = len(block) - len(block.lstrip("#"))
+    level = _level(block)
     tag = f"h{level}" if level else "p"
     return f"<{tag}>{html.escape(block[level:].strip())}</{tag}>"
 

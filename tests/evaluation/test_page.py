@@ -27,6 +27,12 @@ def test_markdown():
     assert "picture" not in text
 
 
+def test_markdown_has_no_headings_of_pictures_alone():
+    picture = page.Picture(b"", "faces")
+    text = page.markdown(["# Title", "## Faces", picture, "## Deep", "### Text", "words", "### Last", picture])
+    assert text == "# Title\n\n## Deep\n\n### Text\n\nwords\n"
+
+
 class Checker(HTMLParser):
     def __init__(self):
         super().__init__()
