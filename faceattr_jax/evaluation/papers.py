@@ -203,12 +203,8 @@ def _blocks(tree: Mapping[str, Any], protocol: Protocol, founds: Sequence[Found]
             beside = list(dict.fromkeys(name for row in table["rows"] for name in row["beside"]))
             header = ["", *["run"] * several, "images", "ours", *table["published_by"], *beside]
             blocks.append(page.Table(header, [_cells(row, table, several, beside) for row in table["rows"]]))
-            noted = dict.fromkeys(
-                f"run {row['run']}: " * (several and not row["which"]) + row["note"]
-                for row in table["rows"]
-                if row["note"] and row["run"] >= 0
-            )
-            blocks += [page.Bullets(list(noted))] * bool(noted)
+            noted = _notes(table["rows"], several)
+            blocks += [page.Bullets(noted)] * bool(noted)
             blocks += _charts(measure, table, founds)
     for i, found in enumerate(founds):
         if found.curve:
@@ -250,6 +246,18 @@ def _cells(row: Mapping[str, Any], table: Mapping[str, Any], several: bool, besi
         *theirs,
         *(report.show(row["beside"][name]) if name in row["beside"] else "" for name in beside),
     ]
+
+
+def _notes(rows: Sequence[Mapping[str, Any]], several: bool) -> list[str]:
+    """What is said of our numbers, each note once; where they differ, of which rows."""
+    noted = [row for row in rows if row["note"] and row["run"] >= 0]
+    differ = len({row["note"] for row in noted}) > 1
+    found: dict[str, list[str]] = {}
+    for row in noted:
+        found.setdefault(row["note"], []).append(
+            row["which"] * differ if row["which"] else f"run {row['run']}" * several
+        )
+    return [": ".join(filter(None, (", ".join(filter(None, names)), note))) for note, names in found.items()]
 
 
 def _charts(measure: Measure, table: Mapping[str, Any], founds: Sequence[Found]) -> list[page.Picture]:

@@ -296,6 +296,16 @@ def test_what_stands_beside_rows_about_edits():
     assert rows == {"Male": 0.5, "Bangs": 0.8, "mean": 0.65, "mean without Male": 0.8}
 
 
+def test_notes_say_of_which_rows_they_are():
+    def notes(*rows, several=False):
+        return papers._notes([{"run": run, "which": which, "note": note} for run, which, note in rows], several)
+
+    assert notes((0, "Male", "by dlib"), (0, "Bangs", "by dlib"), (0, "mean", ""), (-1, "Young", "x")) == ["by dlib"]
+    assert notes((0, "Male", "few"), (0, "Bangs", "fewer"), (0, "Young", "few")) == ["Male, Young: few", "Bangs: fewer"]
+    assert notes((0, "", "no weights")) == ["no weights"]
+    assert notes((0, "Male", ""), (1, "", "no weights"), several=True) == ["run 1: no weights"]
+
+
 def test_a_run_without_a_number_has_a_row_that_says_why(monkeypatch):
     def take(found):
         if found.number == 1:
