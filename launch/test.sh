@@ -12,7 +12,7 @@ shellcheck, pytest in two processes. Arguments go to pytest: `./launch/test.sh -
 
   PYTHON           a Python 3.11 or 3.12 by name or path; a second version gets an environment of its own (.venv-3.12)
   FACEATTR_DOCS    a Python that has the extra `docs`, to build the documentation with
-  FACEATTR_TORCH   1 installs PyTorch and torchmetrics too, which some tests take as oracles and skip without
+  FACEATTR_TORCH   1 installs PyTorch, torchmetrics and pytorch-fid too, which some tests take as oracles and skip without
   FACEATTR_CHROMIUM
                    a Chromium or Chrome, where none is on the PATH; in one the page of `faceattr demo` is tested, and gradio
                    and playwright are installed for that
@@ -28,6 +28,8 @@ cd "$ROOT"
 python="$VENV/bin/python"
 if [[ ${FACEATTR_TORCH:-} == 1 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
   "$python" -m pip install --quiet torch==2.13.0 torchmetrics
+  # Its distance alone is an oracle; what it depends on, torchvision, is for its networks.
+  "$python" -m pip install --quiet --no-deps pytorch-fid
 fi
 if [[ -n ${FACEATTR_CHROMIUM:-} ]] || command -v chromium chromium-browser google-chrome chrome >/dev/null; then
   "$python" -c 'import gradio, playwright' 2>/dev/null || "$python" -m pip install --quiet -e "${ROOT}[demo]" playwright
