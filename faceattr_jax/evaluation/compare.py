@@ -18,7 +18,7 @@ from PIL import Image
 
 from faceattr_jax import files, grids
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, embedders, exemplar, page, report
+from faceattr_jax.evaluation import editing, embedders, exemplar, labelling, page, report
 from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Widened
 from faceattr_jax.evaluation.opening import Opened, open_editors, open_judge, readable
 from faceattr_jax.evaluation.readers import Likeness
@@ -105,6 +105,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
     }
     person = embedders.faces(model.crop, "dlib")
     likeness = None if isinstance(person, str) else Likeness(person, wide, source, indices)
+    reading = labelling.evaluate_judge(judging, source, source.table.indices(run.split), names)
     swaps = "swap" in model.method.capabilities and "edit" not in model.method.capabilities
     if swaps:
         evaluation = exemplar.evaluate_exchangers(
@@ -139,7 +140,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "style": "of a reference" if swaps else "free",
         "progress": _progress(run.file("metrics.csv")),
         "judge": about,
-        "judge_balanced_accuracy": mean(evaluation["judge"]["balanced_accuracy"][name] for name in names),
+        "judge_balanced_accuracy": mean(row["balanced_accuracy"] for row in reading.values()),
         "person": person if isinstance(person, str) else person.about,
         "reconstruction": evaluation["editors"]["model"]["reconstruction"],
         "cells": cells("model"),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, embedders, exemplar, generation, identity, metrics, restoration
+from faceattr_jax.evaluation import editing, embedders, exemplar, generation, identity, labelling, metrics, restoration
 from faceattr_jax.evaluation.editors import Compiled, Widened, everywhere
 from faceattr_jax.evaluation.embedders import Embedder
 from faceattr_jax.evaluation.opening import Opened, open_judge, readable
@@ -111,7 +111,8 @@ def look(
     elif DRAWN in needs:
         missing[DRAWN] = f"a {model.config.method} model draws no new faces"
     rows = _identity_curve(asked, judging, opened, readers) if curve and "edit" in can else ()
-    return Found(number, opened, evaluation, readers, missing, about, rows, strength)
+    reading = labelling.evaluate_judge(judging, source, source.table.indices(opened.split), known)
+    return Found(number, opened, evaluation, readers, missing, about, rows, strength, reading)
 
 
 def _draw(

@@ -24,7 +24,7 @@ from faceattr_jax.evaluation.protocol import (
     Row,
 )
 from faceattr_jax.evaluation.readers import Distributions, Rows
-from faceattr_jax.evaluation.tally import DIRECTIONS
+from faceattr_jax.evaluation.tally import DIRECTIONS, mean
 
 Numbers = Mapping[str, Mapping[str, float]]
 Take = Callable[[Sequence[Found]], Iterable[Row]]
@@ -74,22 +74,19 @@ def request(attribute: str, direction: str) -> str:
 
 def judge_accuracy(published: Numbers | None = None) -> Measure:
     def take(found: Found) -> Iterator[Row]:
-        assert found.evaluation
-        judge, images = found.evaluation["judge"], found.evaluation["images"]
-        own = list(found.model["single"])
-        for name in own:
-            if (value := judge["accuracy"][name]) is not None:
-                yield Row(name, value, images)
+        rows, images = found.reading, len(found.opened.source.table.indices(found.opened.split))
+        own = {name: rows[name] for name in found.model["single"]}
+        for name, row in own.items():
+            yield Row(name, row["accuracy"], images)
         for measure, suffix in (("accuracy", ""), ("balanced_accuracy", ", balanced")):
-            every = list(judge[measure])
-            for names, which in ((own, "mean"), (every, "mean of all that it reads")):
-                if names is every and len(every) == len(own):
-                    continue
-                values = [value for name in names if (value := judge[measure][name]) is not None]
-                if values:
-                    yield Row(f"{which}{suffix}", float(np.mean(values)), images)
+            yield Row(f"mean{suffix}", mean(row[measure] for row in own.values()), images)
+            if len(rows) > len(own):
+                yield Row(f"mean of all that it reads{suffix}", mean(row[measure] for row in rows.values()), images)
 
-    how = "How often the judge is right about the unedited faces, on the run's attributes; balanced: both values alike."
+    how = (
+        "How often the judge is right about all unedited faces of the split, on the run's attributes; balanced: both "
+        "values alike."
+    )
     return Measure("Accuracy of the judge", how, each(take), published or {}, of_edits=False)
 
 
@@ -136,15 +133,14 @@ def beside(found: Found, which: str) -> dict[str, float | None]:
         known = [(rate["untouched_change"], rate["faces"]) for rate in rates if rate["untouched_change"] is not None]
         faces = sum(n for _, n in known)
         untouched = sum(change * n for change, n in known) / faces if faces else None
-    balanced = found.evaluation["judge"]["balanced_accuracy"]
-    judged = [b for a in dict.fromkeys(a for a, _ in cells) if (b := balanced[a]) is not None]
+    names = dict.fromkeys(name for name, _ in cells)
     same = None
     if PERSON in found.readers:
         apart = np.concatenate([found.readers[PERSON]["distances"][cell] for cell in cells])
         with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture
             same = float(np.mean(apart <= found.own_threshold[0]))
     return {
-        "judge": float(np.mean(judged)) if judged else None,
+        "judge": mean(found.reading[a]["balanced_accuracy"] for a in names),
         "untouched change": untouched,
         "same person": same,
     }

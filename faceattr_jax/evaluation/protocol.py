@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from faceattr_jax.errors import UserError, nearest
-from faceattr_jax.evaluation import embedders
+from faceattr_jax.evaluation import embedders, labelling
 from faceattr_jax.evaluation.opening import Opened
 from faceattr_jax.evaluation.readers import Cell
 from faceattr_jax.evaluation.tally import DIRECTIONS
@@ -89,7 +89,8 @@ class Found:
     """What one run's faces told.
 
     number: of the run. evaluation: of `evaluate_editors` or `evaluate_exchangers`. readers: name -> what was gathered.
-    missing: name -> why not. judge: what identifies it. strength: of the edits.
+    missing: name -> why not. judge: what identifies it. strength: of the edits. reading: how well the judge reads each
+    attribute that it shares with the data, on all of the split's faces.
     """
 
     number: int
@@ -100,6 +101,7 @@ class Found:
     judge: Mapping[str, str]
     curve: Sequence[Mapping[str, float]] = ()
     strength: float = 1.0
+    reading: Mapping[str, labelling.Row] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> Mapping[str, Any]:

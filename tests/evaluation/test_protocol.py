@@ -278,10 +278,14 @@ def test_what_stands_beside_rows_about_edits():
 
     balanced = {"Male": 0.9, "Bangs": 0.7, "Young": 0.2}
     found = protocol.Found(
-        0, SimpleNamespace(source=None, split="test"),
-        {"judge": {"balanced_accuracy": balanced}, "editors": {"model": {"single": single, "untouched_change": 0.3}}},
-        {protocol.PERSON: Person()}, {}, {},
-    )  # fmt: skip
+        0,
+        SimpleNamespace(source=None, split="test"),
+        {"editors": {"model": {"single": single, "untouched_change": 0.3}}},
+        {protocol.PERSON: Person()},
+        {},
+        {},
+        reading={name: {"balanced_accuracy": value} for name, value in balanced.items()},
+    )
 
     def beside(which):
         return list(measures.beside(found, which).values())
@@ -359,6 +363,10 @@ def test_two_runs_make_a_cycle_and_a_third_restores(monkeypatch, faces, tmp_path
     ]
     assert [row["published"] for row in found["Cyclic PSNR"]["rows"]] == [{}, {}, {"DIAT": 33.27}]
     assert found["Attribute accuracy by task"]["rows"][1]["published"] == {"DIAT": 0.763}
+    # All faces of the split tell how well the judge reads: those that a run has something to do with are of one kind.
+    beside = [row["beside"]["judge"] for row in found["Attribute accuracy by task"]["rows"] if row["run"] >= 0]
+    assert [0 <= value <= 1 for value in beside] == [True, True]
+    assert beside[0] == beside[1]
     assert {row["which"]: row["published"] for row in found["Restoration, PSNR"]["rows"]}["unet"] == {"DIAT": 30.12}
     assert "do not say who is on a picture" in found["Face verification"]["skipped"]
     assert len(re.findall("and their edits by", (tmp_path / "evaluation.html").read_text())) == 3
