@@ -8,8 +8,8 @@ batch size or length: those follow the works that it builds on. The paper's scor
 mean DFN): beard 18.8/.90, mouth 22.5/.94, glasses 16.6/.94, age 28.7/.89, gender 21.1/.91. Cost at paper size: 305,190
 iterations of one update of D and one of G, 16 images each.
 
-Variant ``:mini`` is for a small CelebA, ``:synthetic`` for drawn faces at 64 px: 8,000 iterations, 53 minutes of one
-core beside two other trainings. With its judge:
+Variant ``:mini`` is for a small CelebA (docs/results.md has what 3,000 iterations make of one), ``:synthetic`` for
+drawn faces at 64 px: 8,000 iterations, 53 minutes of one core beside two other trainings. With its judge:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
         --config.image_size=64 --config.attributes=Eyeglasses

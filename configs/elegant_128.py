@@ -3,7 +3,7 @@
     faceattr train --config=elegant_128 --workdir=runs/elegant_128 --config.data.path=CELEBA
 
 Variants: ``:released`` as in elegant_256, and two attributes at 64 px in a small network, for two CPU cores: ``:mini``
-of a small CelebA, ``:synthetic`` of drawn faces. With its judge:
+of a small CelebA (measured in docs/results.md), ``:synthetic`` of drawn faces. With its judge:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 \
         --config.image_size=64 --config.attributes="('Eyeglasses', 'Bangs')"

@@ -103,6 +103,9 @@ def test_evaluate_a_judge(trained, capsys, tmp_path):
     assert set(report["attributes"]) == set(runs.ATTRIBUTES)
     assert 0 <= report["balanced_accuracy"] <= 1
     assert "| Male |" in (tmp_path / "evaluation.md").read_text()
+    printed = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-1])
+    assert {f"accuracy: {name}" for name in runs.ATTRIBUTES} < set(printed)
+    assert float(printed["accuracy: Male"]) == pytest.approx(report["attributes"]["Male"]["accuracy"], abs=1e-4)
 
 
 def test_what_an_evaluation_lacks(trained, capsys, tmp_path):

@@ -70,7 +70,7 @@ def compare(
     runs, names = open_editors(workdirs, data=data, split=split)
     faces = runs[0].source.table.indices(split)
     faces = spread(faces, images) if images else faces
-    found = [_measure(run, faces, names, judge, strength) for run in runs]
+    found = [_measure(run, faces, names, judge, strength, copying=run is runs[0]) for run in runs]
     cells = [cell for cell in found[0]["cells"] if all(cell in run["cells"] for run in found)]
     if not cells:
         raise UserError(f"no edit of {', '.join(names)} is one that all of these runs can do; compare others")
@@ -93,18 +93,19 @@ def compare(
     return tree
 
 
-def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, strength: float) -> dict[str, Any]:
-    """One run on those of the faces that it can invert."""
+def _measure(
+    run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, strength: float, *, copying: bool
+) -> dict[str, Any]:
+    """One run on those of the faces that it can invert; copying: and beside it their copies."""
     model, source = run.model, run.source
     judging, about = open_judge(run, judge, resize=True)
     indices = editing.invertible(model.method, source, faces)
     wide = readable(run, judging)
-    editors: dict[str, Any] = {
-        "model": Widened(Compiled(model.method, model.variables), wide),
-        "copy": CopyingEditor(wide),
-    }
+    editors: dict[str, Any] = {"model": Widened(Compiled(model.method, model.variables), wide)}
+    if copying:
+        editors["copy"] = CopyingEditor(wide)
     person = embedders.faces(model.crop, "dlib")
-    likeness = None if isinstance(person, str) else Likeness(person, wide, source, indices)
+    likeness = None if isinstance(person, str) else Likeness(person, wide)
     reading = labelling.evaluate_judge(judging, source, source.table.indices(run.split), names)
     swaps = "swap" in model.method.capabilities and "edit" not in model.method.capabilities
     if swaps:
@@ -130,7 +131,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
             if rates[name][direction]["faces"]
         }
 
-    return {
+    found = {
         "model": str(model.path),
         "method": model.config.method,
         "size": model.size,
@@ -140,13 +141,15 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "style": "of a reference" if swaps else "free",
         "progress": _progress(run.file("metrics.csv")),
         "judge": about,
-        "judge_balanced_accuracy": mean(row["balanced_accuracy"] for row in reading.values()),
+        "judge_balanced_accuracy": labelling.mean(reading, "balanced_accuracy"),
         "person": person if isinstance(person, str) else person.about,
         "reconstruction": evaluation["editors"]["model"]["reconstruction"],
         "cells": cells("model"),
-        "unedited": {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}},
         "notes": evaluation["notes"],
     }
+    if copying:
+        found["unedited"] = {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}}
+    return found
 
 
 def _progress(table: Path | None) -> dict[str, list[float]]:

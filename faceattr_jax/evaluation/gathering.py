@@ -1,6 +1,8 @@
 """One pass over a run's faces for all that a protocol's measures look at."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from faceattr_jax.evaluation.protocol import (
     CYCLES,
     DRAWN,
     FACES,
+    GALLERY,
     NORMS,
     PERSON,
     PICTURES,
@@ -24,7 +27,7 @@ from faceattr_jax.evaluation.protocol import (
     VARIETY,
     Found,
 )
-from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
+from faceattr_jax.evaluation.readers import Distributions, Gallery, Likeness, Varieties
 from faceattr_jax.evaluation.regions import spread
 
 CURVE_FACES, STRENGTHS = 256, (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -53,8 +56,8 @@ def look(
         raise UserError(
             f"{model.path}: a {model.config.method} model edits no faces; a protocol measures those that do."
         )
-    if "edit" not in can and strength != 1.0:
-        raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength.")
+    if "edit" not in can and (curve or strength != 1.0):
+        raise UserError(f"{model.path}: a model that swaps attributes has no strength; leave --strength and --curve.")
     judging, about = open_judge(opened, judge, resize=True)
     names, known = model.attributes, readable(opened, judging)
     editor = Compiled(model.method, model.variables)
@@ -73,8 +76,12 @@ def look(
     inception = embedders.pictures("inception") if looks else ""
     stand_in = embedders.pictures("efficientnet_lite0") if looks and isinstance(inception, str) else ""
     person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
-    people = None if source.table.identity is None else source.table.people(indices)[indices]
-    add(PERSON, person, lambda e: Likeness(e, known, source, indices, people=people))
+    whole = source.table.indices(opened.split)
+    add(
+        PERSON,
+        person,
+        lambda e: Likeness(e, known, gallery=Gallery(e, source, whole) if GALLERY in needs else None),
+    )
     if PICTURES in needs:
         add(PICTURES, inception, lambda e: Distributions(e, known, kernel=True))
         if isinstance(inception, str):
@@ -84,7 +91,7 @@ def look(
         add(VARIETY, inception, lambda e: Varieties(e, indices))
     if NORMS in needs:
         network = embedders.faces(model.crop, "recognizer", "vgg_face", recognizer=recognizer, unscaled=True)
-        add(NORMS, network, lambda e: Likeness(e, known, source, indices, norms=True))
+        add(NORMS, network, lambda e: Likeness(e, known, norms=True))
 
     def watch(seen: editing.Seen) -> None:
         for name, reader in list(readers.items()):
@@ -102,6 +109,8 @@ def look(
             readers[CYCLES] = editor
     else:
         evaluation = exemplar.evaluate_exchangers({"model": asked}, judging, source, names, indices, watch=watch)
+    if GALLERY in needs and PERSON in readers:
+        readers[GALLERY] = readers[PERSON].gallery
     if DRAWN in needs and "generate" in can:
         looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]
         try:
@@ -110,9 +119,9 @@ def look(
             missing[DRAWN] = str(error)
     elif DRAWN in needs:
         missing[DRAWN] = f"a {model.config.method} model draws no new faces"
-    rows = _identity_curve(asked, judging, opened, readers) if curve and "edit" in can else ()
-    reading = labelling.evaluate_judge(judging, source, source.table.indices(opened.split), known)
-    return Found(number, opened, evaluation, readers, missing, about, rows, strength, reading)
+    reading = labelling.evaluate_judge(judging, source, whole, known)
+    found = Found(number, opened, evaluation, readers, missing, about, strength=strength, reading=reading)
+    return dataclasses.replace(found, curve=_identity_curve(asked, judging, found)) if curve else found
 
 
 def _draw(
@@ -139,16 +148,15 @@ def _draw(
     return {**found, "attribute_error": dict(zip(editor.attributes, errors / len(indices), strict=True))}
 
 
-def _identity_curve(
-    editor: Widened, judging: Any, opened: Opened, readers: Mapping[str, Any]
-) -> list[dict[str, float]]:
+def _identity_curve(editor: Widened, judging: Any, so_far: Found) -> list[dict[str, float]]:
     """Accuracy, and where a face network is there also the same-person rate, over strengths."""
+    opened = so_far.opened
     indices = np.sort(spread(opened.indices, CURVE_FACES))
     right, apart = [], []
-    person = readers.get(PERSON)
+    person = so_far.readers.get(PERSON)
     rows: list[dict[str, float]] = []
     for strength in STRENGTHS:
-        likeness = Likeness(person.embedder, editor.attributes, opened.source, indices) if person else None
+        likeness = Likeness(person.embedder, editor.attributes) if person else None
         found = editing.evaluate_editors(
             {"model": editor}, judging, opened.source, opened.model.attributes, indices,
             strength=strength, combinations=(), region_faces=0, watch=likeness,
@@ -159,10 +167,10 @@ def _identity_curve(
         if likeness:
             right.append(np.concatenate(list(likeness["right"].values())))
             apart.append(np.concatenate(list(likeness["distances"].values())))
-    limit = embedders.OWN_THRESHOLDS.get(person.embedder.name) if person else None
-    if limit is not None:
-        for row, more in zip(
-            rows, identity.identity_curve(STRENGTHS, np.stack(right), np.stack(apart), limit), strict=True
-        ):
-            row |= {name: more[name] for name in ("same_person", "distance")}
+    if person:
+        with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture: no threshold
+            limit, _ = so_far.own_threshold
+            costs = identity.identity_curve(STRENGTHS, np.stack(right), np.stack(apart), limit)
+            for row, cost in zip(rows, costs, strict=True):
+                row |= {name: cost[name] for name in ("same_person", "distance")}
     return rows

@@ -8,7 +8,7 @@ Of edits, as the papers have it:
 * Rank-1 (AttGAN): the gallery is the split, its own source image included, the probes are edits of it; `rank1_edits`.
 * Verification (DIAT): source and edit are of one person where their distance does not exceed a threshold. DIAT takes
   OpenFace's .99, of squared distances; that of another embedder is fixed on pairs of people who are not among those
-  measured: `draw_pairs` and `best_threshold` of one split, `pair_accuracy` and `same_person` of another.
+  measured: `draw_pairs` and `best_threshold` of one split, `pair_accuracy` of another.
 * Accuracy against identity over strength: `identity_curve`.
 
 A gallery's vectors are all held; distances to it are made for a batch of probes at a time.
@@ -25,20 +25,26 @@ from faceattr_jax.evaluation.editors import floats
 from faceattr_jax.evaluation.regions import batches, spread
 
 BATCH = 256
+FEWEST = 4  # people: `verification` takes its threshold from every second one, and each half makes pairs of two
 
 
 def whole_people(source: Source, indices: np.ndarray, count: int) -> np.ndarray:
     """Of `indices` about `count` pictures, all of each person chosen, the people spread over all of them.
 
-    Only people with two pictures or more; 0 takes all of these. Raises UserError where fewer than two people have
+    Only people with two pictures or more; 0 takes all of these. Raises UserError where fewer than FEWEST people have
     them, or where identities are unknown.
     """
+    if len(indices) == 0:
+        raise UserError("recognition is measured on people with two pictures or more; the split has no pictures")
     numbers = source.table.people(indices)[indices]
     sizes = np.bincount(numbers)
     able = np.flatnonzero(sizes > 1)
-    if len(able) < 2:
-        raise UserError("recognition is measured on people with two pictures or more, of whom the split has too few")
-    wanted = min(len(able), max(2, round(count / sizes[able].mean()))) if count else len(able)
+    if len(able) < FEWEST:
+        raise UserError(
+            f"recognition is measured on {FEWEST} people or more with two pictures or more each; the split has "
+            f"{len(able)} of them"
+        )
+    wanted = min(len(able), max(FEWEST, round(count / sizes[able].mean()))) if count else len(able)
     return indices[np.isin(numbers, spread(able, wanted))]
 
 
@@ -121,11 +127,6 @@ def draw_pairs(people: np.ndarray, count: int, *, seed: int = 0) -> tuple[np.nda
 def pair_distances(vectors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Distances (P,) of pairs (P, 2) of rows of the vectors (N, D)."""
     return np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
-
-
-def same_person(edits: np.ndarray, sources: np.ndarray, threshold: float) -> np.ndarray:
-    """Which edits are verified as the person of their source, (N,) bool, of vectors (N, D) each."""
-    return np.linalg.norm(edits - sources, axis=1) <= threshold
 
 
 def rank1_edits(

@@ -1,16 +1,15 @@
 """How well a classifier reads attributes: the judge's own quality, to print beside every number that it gives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceattr_jax.evaluation import metrics
+from faceattr_jax.evaluation import metrics, tally
 from faceattr_jax.evaluation.editors import Judge, floats
 from faceattr_jax.evaluation.regions import batches
-from faceattr_jax.evaluation.tally import number
 
 Row = dict[str, float | None]
 
@@ -38,14 +37,14 @@ def evaluate_judge(
         "rate": labels[indices].mean(0),
     }
     return {
-        name: {measure: number(np.asarray(values)[i]) for measure, values in measures.items()}
+        name: {measure: tally.number(np.asarray(values)[i]) for measure, values in measures.items()}
         for i, name in enumerate(names)
     }
 
 
-def mean(rows: dict[str, Row], measure: str) -> float:
-    """The mean of a measure over the attributes that have it."""
-    return float(np.mean([row[measure] for row in rows.values() if row[measure] is not None]))
+def mean(rows: Mapping[str, Row], measure: str) -> float | None:
+    """The mean of a measure over the attributes that have it, None where none has."""
+    return tally.mean(row[measure] for row in rows.values())
 
 
 def markdown(rows: dict[str, Row], title: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import cycles, features
+from faceattr_jax.evaluation import cycles, features, labelling
 from faceattr_jax.evaluation.protocol import (
     CYCLES,
     DRAWN,
     FACES,
+    GALLERY,
     NORMS,
     PERSON,
     PICTURES,
@@ -24,7 +25,7 @@ from faceattr_jax.evaluation.protocol import (
     Row,
 )
 from faceattr_jax.evaluation.readers import Distributions, Rows
-from faceattr_jax.evaluation.tally import DIRECTIONS, mean
+from faceattr_jax.evaluation.tally import DIRECTIONS
 
 Numbers = Mapping[str, Mapping[str, float]]
 Take = Callable[[Sequence[Found]], Iterable[Row]]
@@ -79,9 +80,9 @@ def judge_accuracy(published: Numbers | None = None) -> Measure:
         for name, row in own.items():
             yield Row(name, row["accuracy"], images)
         for measure, suffix in (("accuracy", ""), ("balanced_accuracy", ", balanced")):
-            yield Row(f"mean{suffix}", mean(row[measure] for row in own.values()), images)
+            yield Row(f"mean{suffix}", labelling.mean(own, measure), images)
             if len(rows) > len(own):
-                yield Row(f"mean of all that it reads{suffix}", mean(row[measure] for row in rows.values()), images)
+                yield Row(f"mean of all that it reads{suffix}", labelling.mean(rows, measure), images)
 
     how = (
         "How often the judge is right about all unedited faces of the split, on the run's attributes; balanced: both "
@@ -118,14 +119,20 @@ def directed_accuracy(published: Numbers | None = None) -> Measure:
 
 
 def beside(found: Found, which: str) -> dict[str, float | None]:
-    """What else is to be known of the edits that a row called `which` is about: NAME, NAME=VALUE or a mean over all.
+    """What else is to be known of the edits that a row called `which` is about.
 
-    The judge's balanced accuracy on the attributes, untouched change, and the same-person rate, None where it could not
-    be taken; empty for a row about anything else.
+    which: NAME, NAME=VALUE, a mean over all, or NAME + NAME of attributes that are inverted together. The judge's
+    balanced accuracy on the attributes, untouched change, and the same-person rate, None where it was not taken, as of
+    several attributes together; empty for a row about anything else.
     """
+    if found.evaluation is None:
+        return {}
+    for row in found.model.get("multiple", ()):
+        if which == " + ".join(row["attributes"]):
+            return _beside(found, row["attributes"], row["untouched_change"], None)
     name, _, value = which.partition(",")[0].partition("=")
     cells = [cell for cell in found.cells if name in (cell[0], "mean") and value in ("", request(*cell)[-1])]
-    if not cells or found.evaluation is None:
+    if not cells:
         return {}
     untouched = found.model["untouched_change"]
     if name != "mean":
@@ -133,16 +140,21 @@ def beside(found: Found, which: str) -> dict[str, float | None]:
         known = [(rate["untouched_change"], rate["faces"]) for rate in rates if rate["untouched_change"] is not None]
         faces = sum(n for _, n in known)
         untouched = sum(change * n for change, n in known) / faces if faces else None
-    names = dict.fromkeys(name for name, _ in cells)
     same = None
     if PERSON in found.readers:
         apart = np.concatenate([found.readers[PERSON]["distances"][cell] for cell in cells])
         with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture
             same = float(np.mean(apart <= found.own_threshold[0]))
+    return _beside(found, [name for name, _ in cells], untouched, same)
+
+
+def _beside(
+    found: Found, names: Iterable[str], untouched: float | None, same_person: float | None
+) -> dict[str, float | None]:
     return {
-        "judge": mean(found.reading[a]["balanced_accuracy"] for a in names),
+        "judge": labelling.mean({name: found.reading[name] for name in names}, "balanced_accuracy"),
         "untouched change": untouched,
-        "same person": same,
+        "same person": same_person,
     }
 
 
@@ -174,7 +186,7 @@ def reconstruction() -> Measure:
     def take(found: Found) -> Iterator[Row]:
         for name in ("psnr", "ssim"):
             value = found.model["reconstruction"][name]
-            note = "the model returns the face itself" if value is None else ""
+            note = "a face comes back as it is" if value is None else ""
             yield Row(name.upper(), value, found.opened.indices.size, note=note)
 
     how = (
@@ -236,11 +248,13 @@ def rank1(published: Numbers | None = None) -> tuple[Measure, Measure]:
         def take(found: Found) -> Iterator[Row]:
             if not any(map(len, found.readers[PERSON][key].values())):
                 raise UserError("it takes data that say who is on a picture, as CelebA's identity_CelebA.txt does")
-            yield from _attribute_rows(found, PERSON, key, lambda hits: float(np.mean(hits)))
+            among = f"among {len(found.readers[GALLERY].indices):,} faces"
+            for row in _attribute_rows(found, PERSON, key, lambda hits: float(np.mean(hits))):
+                yield dataclasses.replace(row, note=f"{row.note}, {among}" if row.note else "")
 
-        return Measure(title, how, each(take), numbers, needs=(PERSON,), chart="bars")
+        return Measure(title, how, each(take), numbers, needs=(PERSON, GALLERY), chart="bars")
 
-    gallery = "The gallery is the measured faces, the probes are single edits of them; the nearest picture is "
+    gallery = "The gallery is the split, the probes are single edits of measured faces; the nearest picture is "
     return (
         measure("Rank-1 by image", "by_image", gallery + "the edit's own source.", {}),
         measure("Rank-1 by identity", "by_person", gallery + "of the same person.", published or {}),
@@ -304,8 +318,7 @@ def distances(sets: Sets, how: str, published: Numbers | None = None, *, compone
             a, b = real.moments, edited.moments
             if reduced:
                 return features.frechet_pca(a, b, components)
-            if min(a.count, b.count) > 1:
-                features.require("a Frechet distance of so many features", len(a.mean), a, b)
+            features.require("a Frechet distance of so many features", max(np.size(a.mean), np.size(b.mean)), a, b)
             return features.frechet(a, b)
 
         def of_both(real: Rows, edited: Rows) -> float:

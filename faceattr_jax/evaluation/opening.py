@@ -61,6 +61,8 @@ def open_run(
     and takes, half of them with it and half without, as far as there are so many. Raises UserError where there are
     none.
     """
+    if images < 0:
+        raise UserError(f"--images={images}: give how many faces to measure, or 0 for all of the split.")
     model = load(str(workdir))
     data = data or model.config.data.path
     source = open_source(data, size=model.size, crop=model.crop)
@@ -72,7 +74,7 @@ def open_run(
         indices = identity.whole_people(source, indices, images or PEOPLE_IMAGES)
     elif images and balanced and len(model.attributes) == 1 and not model.method.towards:
         labels = source.table.select(model.attributes)[indices, 0]
-        halves = [spread(half, images // 2) for value in (0, 1) if len(half := indices[labels == value])]
+        halves = [spread(half, max(1, images // 2)) for value in (0, 1) if len(half := indices[labels == value])]
         indices = np.sort(np.concatenate(halves))
     elif images:
         indices = spread(indices, images)

@@ -134,7 +134,7 @@ class Found:
 
 
 # Names of the readers.
-PICTURES, STAND_IN, PERSON, NORMS = "pictures", "stand_in", "person", "norms"
+PICTURES, STAND_IN, PERSON, GALLERY, NORMS = "pictures", "stand_in", "person", "gallery", "norms"
 FACES, VARIETY, DRAWN, CYCLES, RESTORED = "face_distributions", "variety", "drawn", "cycles", "restored"
 
 

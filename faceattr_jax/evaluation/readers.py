@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from faceattr_jax.data.source import Source
 from faceattr_jax.evaluation import features, identity
 from faceattr_jax.evaluation.editing import Seen
 from faceattr_jax.evaluation.embedders import Embedder
@@ -81,27 +82,28 @@ class Distributions:
             self.faces[name, direction].add(inputs[chosen])
 
 
+class Gallery:
+    """The faces at `indices` of `source`, ascending, among which edits look for their own.
+
+    vectors: theirs, (N, D). people: theirs, (N,), or None where they are not known.
+    """
+
+    def __init__(self, embedder: Embedder, source: Source, indices: np.ndarray) -> None:
+        self.indices, self.vectors = indices, identity.embeddings(embedder.embed, source, indices)
+        self.people = None if source.table.identity is None else source.table.people(indices)[indices]
+
+
 class Likeness:
     """What a face network makes of edits beside their sources: of every edit the distance, and more where asked.
 
-    gallery: vectors (N, D) of the faces at `indices`, ascending, the sources among them. people: theirs, (N,), or None
-    where they are not known.
-    distances, norms, right, by_image, by_person: cell -> an entry for every edit; right is the judge's verdict, norms
-    are the ratios of vectors' lengths.
+    norms: ratios of the vectors' lengths, too. gallery: with the sources among its faces, to be found there, too.
+    distances, norms, right, by_image, by_person: cell -> an entry for every edit; right is the judge's verdict.
     """
 
     def __init__(
-        self,
-        embedder: Embedder,
-        known: Sequence[str],
-        source: Any,
-        indices: np.ndarray,
-        *,
-        people: np.ndarray | None = None,
-        norms: bool = False,
+        self, embedder: Embedder, known: Sequence[str], *, norms: bool = False, gallery: Gallery | None = None
     ) -> None:
-        self.embedder, self._known, self._indices, self._people = embedder, list(known), indices, people
-        self.gallery = identity.embeddings(embedder.embed, source, indices)
+        self.embedder, self.gallery, self._known = embedder, gallery, list(known)
         self._norms, self._inputs = norms, Inputs(embedder)
         cells = [(name, direction) for name in known for direction in DIRECTIONS]
         self._found: dict[str, dict[Cell, list[np.ndarray]]] = {
@@ -119,15 +121,20 @@ class Likeness:
             chosen = _chosen(seen, self._known.index(name), value)
             if not chosen.any():
                 continue
-            places = np.searchsorted(self._indices, seen.faces[chosen])
             edits, sources = vectors[chosen], inputs[chosen]
             found = {"distances": np.linalg.norm(edits - sources, axis=1), "right": seen.right[chosen]}
             if self._norms:
                 found["norms"] = features.norm_ratios(edits, sources)
-            people = np.arange(len(self.gallery)) if self._people is None else self._people
-            found["by_image"], by_person = identity.rank1_edits(edits, places, self.gallery, people)
-            if self._people is not None:
-                found["by_person"] = by_person
+            if self.gallery:
+                people = self.gallery.people
+                found["by_image"], by_person = identity.rank1_edits(
+                    edits,
+                    np.searchsorted(self.gallery.indices, seen.faces[chosen]),
+                    self.gallery.vectors,
+                    self.gallery.indices if people is None else people,
+                )
+                if people is not None:
+                    found["by_person"] = by_person
             for measure, values in found.items():
                 self._found[measure][name, direction].append(values)
 

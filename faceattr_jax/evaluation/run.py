@@ -81,7 +81,7 @@ def _evaluate_recognizer(
     }
     summary = {**rows["model"], **{f"untrained_{name}": value for name, value in rows["untrained"].items()}}
     protocol = {**protocol, "people": f"{len(np.unique(people))}, each with 2 pictures or more"}
-    files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol}, indent=2))
+    files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol}, indent=2, allow_nan=False))
     files.write(out / "evaluation.md", identity.markdown(rows, protocol["data"]))
     return summary
 
@@ -93,7 +93,10 @@ def _evaluate_restorer(
     untrained = _untrained(model)
     held = everywhere({"model": model.variables, "untrained": untrained})
     rows = restoration.evaluate(compiled, held, source, indices)
-    files.write(out / "evaluation.json", json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2))
+    files.write(
+        out / "evaluation.json",
+        json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2, allow_nan=False),
+    )
     files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
     shown = spread(indices, GRID_FACES)
     grids.save_grid(out / "grid.png", *restoration.grid(compiled, model.variables, source, shown))
@@ -105,9 +108,10 @@ def _evaluate_judge(
 ) -> dict[str, Any]:
     rows = labelling.evaluate_judge(Compiled(model.method, model.variables), source, indices)
     summary = {name: labelling.mean(rows, name) for name in ("balanced_accuracy", "accuracy", "majority")}
-    files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol, "attributes": rows}, indent=2))
+    tree = {**summary, "protocol": protocol, "attributes": rows}
+    files.write(out / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False))
     files.write(out / "evaluation.md", labelling.markdown(rows, protocol["data"]))
-    return summary
+    return {**{f"accuracy: {name}": row["accuracy"] for name, row in rows.items()}, **summary}
 
 
 def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, curve: bool) -> dict[str, Any]:

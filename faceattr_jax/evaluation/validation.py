@@ -30,7 +30,8 @@ def labels(config: ConfigDict, source: Source) -> Validator:
 
     def validate(method: Any, variables: Variables) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         rows = labelling.evaluate_judge(compiled(method, variables), source, indices)
-        return {name: labelling.mean(rows, name) for name in ("accuracy", "balanced_accuracy")}, {}
+        means = {name: labelling.mean(rows, name) for name in ("accuracy", "balanced_accuracy")}
+        return {name: value for name, value in means.items() if value is not None}, {}
 
     return validate
 

@@ -45,8 +45,9 @@ class ImageNetwork:
 def image_network(name: str, path: str = "") -> ImageNetwork:
     """The network of that name; path: of the weight file, or "" to look for it where `pretrained.weights` does.
 
-    "inception" gives the 2048 features and 1008 logits of published Frechet distances, "efficientnet_lite0" 1280 and
-    1000 where that file cannot be had: its distances compare with each other alone. Raises UserError for another name,
+    "inception" gives the 2048 features of published Frechet distances and the 1008 logits of published Inception
+    Scores, whose code leaves out the last layer's bias; "efficientnet_lite0" 1280 and 1000 where that file cannot be
+    had: its distances compare with each other alone. Raises UserError for another name,
     and where the weights are missing or damaged.
     """
     if name not in NETWORKS:
@@ -62,7 +63,10 @@ def _published(
 
 
 def _inception(path: str) -> ImageNetwork:
-    apply = inception.InceptionV3().apply
+    def apply(held: Mapping[str, Any], images: jax.Array) -> Outputs:
+        features, logits = inception.InceptionV3().apply(held, images)
+        return features, logits - held["params"]["fc"]["bias"]
+
     return _published(weights.INCEPTION, inception.read, path, size=inception.SIZE, antialias=False, apply=apply)
 
 

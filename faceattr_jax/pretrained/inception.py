@@ -122,10 +122,7 @@ class Mixed(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """(B, 299, 299, 3) RGB in [-1, 1] -> (B, 2048), the mean over the last map, and (B, 1008), the logits.
-
-    The Inception Score's own code leaves out the logits' bias.
-    """
+    """(B, 299, 299, 3) RGB in [-1, 1] -> (B, 2048), the mean over the last map, and (B, 1008), the logits."""
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -88,6 +88,17 @@ def test_a_perfect_editor_beside_an_idle_one(page, tmp_path):
     assert "data:image/png" in (tmp_path / "comparison.html").read_text()
 
 
+def test_who_is_still_the_same_person(page, monkeypatch, tmp_path):
+    """By pixels so far apart that every change is beyond dlib's threshold, and a copy is not."""
+    dlib = embedders.Embedder("dlib", "0" * 64, "", lambda x: 1e3 * x.reshape(len(x), -1))
+    monkeypatch.setattr(embedders, "faces", lambda crop, *names: dlib)
+    found = compare(["perfect", "idle"], tmp_path, judge="judge")
+    assert [run["shared"]["same_person"] for run in found["runs"]] == [0, 1]
+    assert found["unedited"]["cells"]["Male=1"]["same_person"] is None
+    assert all("unedited" not in run for run in found["runs"])
+    assert 'alt="Accuracy against identity"' in (tmp_path / "comparison.html").read_text()
+
+
 def test_accuracy_while_training_is_drawn_where_runs_wrote_it_down(page, monkeypatch, tmp_path):
     (tmp_path / "run" / "best" / "4").mkdir(parents=True)
     rows = "step,name,value\n2,valid/attribute_accuracy,0.25\n2,generator/change,3.0\n4,valid/attribute_accuracy,0.5\n"

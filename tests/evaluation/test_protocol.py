@@ -26,7 +26,7 @@ from faceattr_jax.evaluation import (
 )
 from faceattr_jax.evaluation.editors import CopyingEditor
 from faceattr_jax.evaluation.embedders import Embedder
-from faceattr_jax.evaluation.readers import Distributions, Likeness, Varieties
+from faceattr_jax.evaluation.readers import Distributions, Gallery, Likeness, Varieties
 from faceattr_jax.methods import base
 from tests import runs
 
@@ -110,8 +110,9 @@ def test_readers_against_loops(fake, network, batch_size):
     indices = np.arange(1, 24)
     model, name = fake.Perfect(source), "Eyeglasses"
     sets = Distributions(network, fake.NAMES, kernel=True)
-    people = source.table.identity[indices]
-    like = Likeness(network, fake.NAMES, source, indices, people=people, norms=True)
+    everybody, people = np.arange(24), source.table.identity
+    source.table.people = lambda chosen: people
+    like = Likeness(network, fake.NAMES, norms=True, gallery=Gallery(network, source, everybody))
     varieties = Varieties(network, indices)
 
     def watch(seen):
@@ -122,7 +123,7 @@ def test_readers_against_loops(fake, network, batch_size):
         {"model": model, "copy": CopyingEditor(fake.NAMES)}, fake.Judge(errs=[3], wrong=name), source, fake.NAMES,
         indices, batch_size=batch_size, region_faces=0, watch=watch,
     )  # fmt: skip
-    gallery = np.asarray(small(to_float(jnp.asarray(source.images(indices)))), np.float64)
+    gallery = np.asarray(small(to_float(jnp.asarray(source.images(everybody)))), np.float64)
     for value, direction in enumerate(("adding", "removing")):
         images, edits = every(source, indices, model, name, value)
         a, b = np.asarray(small(images), np.float64), np.asarray(small(edits), np.float64)
@@ -149,7 +150,8 @@ def test_readers_against_loops(fake, network, batch_size):
 
 def test_an_unedited_face_is_its_own_source(fake, network):
     source, indices = fake.Source(), np.arange(20)
-    like = Likeness(network, fake.NAMES, source, indices, people=np.arange(20), norms=True)
+    source.table.identity = None
+    like = Likeness(network, fake.NAMES, norms=True, gallery=Gallery(network, source, indices))
     copy = {"model": CopyingEditor(fake.NAMES)}
     editing.evaluate_editors(copy, fake.Judge(), source, fake.NAMES, indices, batch_size=8, watch=like)
     for cell, ratios in like["norms"].items():
@@ -277,10 +279,11 @@ def test_what_stands_beside_rows_about_edits():
             return {cell: np.array(apart.get(cell, [])) for cell in itertools.product(single, ("adding", "removing"))}
 
     balanced = {"Male": 0.9, "Bangs": 0.7, "Young": 0.2}
+    both = [{"attributes": ["Male", "Bangs"], "untouched_change": 0.4}]
     found = protocol.Found(
         0,
         SimpleNamespace(source=None, split="test"),
-        {"editors": {"model": {"single": single, "untouched_change": 0.3}}},
+        {"editors": {"model": {"single": single, "multiple": both, "untouched_change": 0.3}}},
         {protocol.PERSON: Person()},
         {},
         {},
@@ -295,7 +298,8 @@ def test_what_stands_beside_rows_about_edits():
     assert beside("Male") == [0.9, pytest.approx(0.2), 0.5]
     assert beside("Bangs, components of both") == [0.7, None, 0.8]
     assert beside("mean") == [pytest.approx(0.8), 0.3, pytest.approx(6 / 9)]
-    assert beside("Male + Bangs") == beside("PSNR") == []
+    assert beside("Male + Bangs") == [pytest.approx(0.8), 0.4, None]
+    assert beside("PSNR") == []
     rows = {row.which: row.value for row in measures.same_person().take([found])}
     assert rows == {"Male": 0.5, "Bangs": 0.8, "mean": 0.65, "mean without Male": 0.8}
 

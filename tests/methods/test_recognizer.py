@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path, faces):
 
     refused("model.people is 3, but the training split has 50; set model.people=50", "synthetic:300", model__people=3)
     refused("batch_size is 8; it should be a multiple of per_person, which is 3", "synthetic:300", per_person=3)
-    refused("too few")  # one person to validate with
+    refused("the split has 1 of them")  # to validate with
     refused("do not say who is on a picture", str(faces), crop="none")
 
 

@@ -34,7 +34,6 @@ PROTOCOL = Protocol(
     steps=(
         Step("judge", "classifier_128", role="judge"),
         Step("attgan", "attgan_128"),
-        Step("recognizer", "recognizer_64", role="recognizer"),
     ),
     augmentation="judge",
 )
