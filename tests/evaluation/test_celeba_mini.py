@@ -3,14 +3,23 @@
 `./launch/test.sh -n 0 -s -m slow tests/evaluation/test_celeba_mini.py`
 """
 
+import json
+import os
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from faceattr_jax import attributes, load
 from faceattr_jax.data.images import to_float
 from faceattr_jax.data.source import Source, open_source
-from faceattr_jax.evaluation import embedders, identity
+from faceattr_jax.evaluation import editing, embedders, identity, labelling
+from faceattr_jax.evaluation.editors import Compiled
 from faceattr_jax.evaluation.features import Moments, frechet
+from faceattr_jax.evaluation.opening import open_run
+from faceattr_jax.evaluation.readers import Likeness
+from faceattr_jax.evaluation.run import evaluate
 
 pytestmark = pytest.mark.slow
 BATCH = 50
@@ -68,3 +77,49 @@ def test_a_frechet_distance_grows_with_blur_and_noise(source):
     assert blurred[2] >= 3 * apart
     assert (np.diff([0.0, *blurred]) > 0).all()
     assert (np.diff([0.0, *noisy]) > 0).all()
+
+
+def scores(variable: str, celeba_mini, tmp_path) -> dict:
+    """What `faceattr evaluate` says of the run that an environment variable names."""
+    run = os.environ.get(variable) or pytest.skip(f"needs {variable}, the workdir of a run on CelebA's faces")
+    evaluate(Path(run), tmp_path, data=str(celeba_mini))
+    return json.loads((tmp_path / "evaluation.json").read_text())
+
+
+def test_a_judge_reads_attgans_attributes(celeba_mini, tmp_path):
+    """FACEATTR_JUDGE=runs/judge, as by classifier_64:mini."""
+    rows = scores("FACEATTR_JUDGE", celeba_mini, tmp_path)["attributes"]
+    own = {name: rows[name] for name in attributes.ATTGAN}
+    accuracy, balanced = (labelling.mean(own, measure) for measure in ("accuracy", "balanced_accuracy"))
+    print(f"\naccuracy {accuracy:.4f}, balanced {balanced:.4f}")
+    assert accuracy >= 0.92
+    assert balanced >= 0.82
+    assert all(row["accuracy"] > row["majority"] for row in own.values())
+
+
+def test_a_recogniser_verifies_people_it_never_saw(celeba_mini, tmp_path):
+    """FACEATTR_RECOGNIZER=runs/recognizer, as by recognizer_64:mini."""
+    found = scores("FACEATTR_RECOGNIZER", celeba_mini, tmp_path)
+    print(f"\n{found['verification']:.4f}, untrained {found['untrained_verification']:.4f}")
+    assert found["verification"] >= 0.70
+
+
+def test_the_packaged_model_keeps_the_person(celeba_mini):
+    """On edits of other attributes than Male, at strength 2, by dlib's threshold."""
+    editor = load("attgan_celeba_64")
+    opened = open_run("attgan_celeba_64", data=str(celeba_mini), images=100)
+    person = embedders.faces(editor.crop, "dlib")
+    if isinstance(person, str):
+        pytest.skip(person)
+    likeness = Likeness(person, editor.attributes)
+    model = Compiled(editor.method, editor.variables)
+    names = [name for name in editor.attributes if name != "Male"]
+    # Its own C is the judge, at whose verdicts nobody looks.
+    editing.evaluate_editors(
+        {"model": model}, model, opened.source, names, opened.indices,
+        strength=2.0, combinations=(), region_faces=0, watch=likeness,
+    )  # fmt: skip
+    apart = np.concatenate(list(likeness["distances"].values()))
+    share = np.mean(apart <= embedders.OWN_THRESHOLDS["dlib"])
+    print(f"\n{share:.4f} of {len(apart):,} edits are of the same person")
+    assert share >= 0.80
