@@ -1,13 +1,10 @@
-"""What an evaluation found, as `evaluation.json`, `evaluation.md` and `evaluation.png`."""
+"""What an evaluation found, as `evaluation.json` and `evaluation.md`."""
 
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from PIL import Image, ImageDraw, ImageFont
 
 from faceattr_jax import files
 from faceattr_jax.evaluation.tally import DIRECTIONS
@@ -75,7 +72,7 @@ def write_report(
     protocol: Mapping[str, Any],
     curve: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the three files, each in one piece: a reader never sees half of one.
+    """Write both files, each in one piece: a reader never sees half of one.
 
     Args:
       folder: made if missing.
@@ -88,9 +85,6 @@ def write_report(
     tree = {**summary, "protocol": dict(protocol), "evaluation": evaluation, "strength_curve": list(curve)}
     files.write(folder / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False) + "\n")
     files.write(folder / "evaluation.md", markdown(summary, evaluation, protocol=protocol, curve=curve))
-    png = io.BytesIO()
-    chart(evaluation).save(png, "PNG")
-    files.write(folder / "evaluation.png", png.getvalue())
 
 
 def markdown(
@@ -289,54 +283,3 @@ def bullets(lines: Iterable[str]) -> str:
 def show(value: float | None, digits: int = 3) -> str:
     """A number for a person; "-" for what was not measured."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-_COLOURS = {"adding": "#3b6fb6", "removing": "#e08a3c"}
-_MARKS = {"copy": "#222222", "untrained": "#b03060"}
-_SCALE = 2  # drawn at this multiple and reduced, which smooths the edges
-
-
-def chart(evaluation: Mapping[str, Any]) -> Image.Image:
-    """Accuracy per attribute as bars, adding above removing; the other editors are marks on the model's bars."""
-    editors = evaluation["editors"]
-    model = next(iter(editors.values()))["single"]
-    left, right, top, pitch, bar = 180, 60, 64, 40, 14
-    width, height = left + 400 + right, top + pitch * len(model) + 34
-    image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
-    draw = ImageDraw.Draw(image)
-    font, small = (ImageFont.load_default(size * _SCALE) for size in (13, 11))
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return _SCALE * x, _SCALE * y
-
-    def box(x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
-        return *at(x0, y0), *at(x1, y1)
-
-    def x(value: float) -> float:
-        return left + 400 * value
-
-    title = f"Attribute accuracy at strength {evaluation['strength']:g}, {evaluation['images']} faces"
-    draw.text(at(left, 20), title, "black", font, anchor="ls")
-    legend = {**_COLOURS, **{name: colour for name, colour in _MARKS.items() if name in editors}}
-    for i, (name, colour) in enumerate(legend.items()):
-        wide = 12 if name in _COLOURS else 3
-        draw.rectangle(box(left + 100 * i, 32, left + 100 * i + wide, 44), colour)
-        draw.text(at(left + 100 * i + 17, 38), name, "black", small, anchor="lm")
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        draw.line(box(x(tick), top - 4, x(tick), height - 28), "#cccccc", _SCALE)
-        draw.text(at(x(tick), height - 14), f"{tick:g}", "black", small, anchor="mm")
-    for row, (attribute, cells) in enumerate(model.items()):
-        draw.text(at(left - 10, top + pitch * row + bar), attribute, "black", font, anchor="rm")
-        for below, direction in enumerate(DIRECTIONS):
-            y = top + pitch * row + bar * below
-            value = cells[direction]["accuracy"]
-            if value is None:
-                draw.text(at(left + 4, y + bar / 2), "no faces", "#666666", small, anchor="lm")
-                continue
-            draw.rectangle(box(left, y, x(value), y + bar - 2), _COLOURS[direction])
-            draw.text(at(x(1) + 10, y + bar / 2 - 1), f"{value:.2f}", "black", small, anchor="lm")
-            for name, colour in _MARKS.items():
-                if name in editors:
-                    mark = x(editors[name]["single"][attribute][direction]["accuracy"])
-                    draw.rectangle(box(mark - 1.5, y - 1, mark + 1.5, y + bar - 1), colour)
-    return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from faceattr_jax.evaluation import (
     identity,
     labelling,
     masks,
+    page,
     probing,
     report,
     restoration,
@@ -29,7 +31,7 @@ from faceattr_jax.evaluation.editors import Compiled, CopyingEditor, Exchanger, 
 from faceattr_jax.evaluation.editors import Editor as EditorProtocol
 from faceattr_jax.evaluation.opening import Opened, open_judge, open_run, readable
 from faceattr_jax.evaluation.regions import spread
-from faceattr_jax.evaluation.tally import mean
+from faceattr_jax.evaluation.tally import DIRECTIONS, mean
 from faceattr_jax.methods.base import Variables
 from faceattr_jax.training.state import init_state
 
@@ -156,6 +158,7 @@ def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, cur
         summary |= probing.summarize(found["probe"])
     rows = editing.strength_curve(editors["model"], compiled_judge, source, model.attributes, indices) if curve else ()
     report.write_report(out, summary, found, protocol=opened.protocol, curve=rows)
+    _save_chart(out, found)
     shown = spread(indices, GRID_FACES)
     labels = source.table.select(model.attributes)[shown]
     pictures, names = editing.edits_grid(trained, source.images(shown), labels, model.attributes, strength)
@@ -179,11 +182,27 @@ def _evaluate_exchanger(opened: Opened, judge: str, out: Path) -> dict[str, Any]
     found = exemplar.evaluate_exchangers(editors, compiled_judge, source, model.attributes, indices)
     summary = exemplar.summarize(found, about)
     report.write_report(out, summary, found, protocol=opened.protocol)
+    _save_chart(out, found)
     shown = spread(indices, GRID_FACES)
     references = exemplar.dealt(source, model.attributes, indices, shown, np.random.default_rng(0))
     pictures, names = exemplar.swaps_grid(trained, source, shown, references)
     grids.save_grid(out / "grid.png", pictures, names)
     return summary
+
+
+def _save_chart(out: Path, found: Mapping[str, Any]) -> None:
+    """Accuracy by attribute and direction, of the model and of a copy, as ``evaluation.png``."""
+    series = {
+        f"{editor}, {direction}": {
+            name: rate
+            for name, cells in found["editors"][editor]["single"].items()
+            if (rate := cells[direction]["accuracy"]) is not None
+        }
+        for editor in ("model", "copy")
+        for direction in DIRECTIONS
+    }
+    title = f"Attribute accuracy at strength {found['strength']:g}, {found['images']:,} faces"
+    page.save(page.bars(title, series), out / "evaluation.png")
 
 
 def _trained_and_untrained(model: Editor) -> tuple[Compiled, Compiled]:
