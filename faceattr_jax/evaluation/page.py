@@ -128,7 +128,7 @@ def bars(title: str, series: Mapping[str, Mapping[str, float]], unit: str = "") 
         axes.set_ylabel(unit)
         axes.margins(y=0.2)
         if len(series) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the bars
 
     return _chart(title, paint, max(6.0, 1.5 + 0.35 * len(labels) * max(2, len(series))))
 
