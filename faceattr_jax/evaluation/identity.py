@@ -65,14 +65,6 @@ def scores(vectors: np.ndarray, people: np.ndarray) -> dict[str, float]:
     }
 
 
-def markdown(rows: dict[str, dict[str, float]], title: str) -> str:
-    """Model -> its scores, as a table."""
-    names = list(next(iter(rows.values())))
-    lines = [f"# {title}", "", f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    lines += [f"| {model} | {' | '.join(f'{row[name]:.3f}' for name in names)} |" for model, row in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
 def rank1(distances: np.ndarray, people: np.ndarray) -> float:
     """Share of pictures whose nearest other picture is of the same person; each must have one."""
     others = distances + np.where(np.eye(len(people), dtype=bool), np.inf, 0)

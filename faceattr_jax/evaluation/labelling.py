@@ -45,14 +45,3 @@ def evaluate_judge(
 def mean(rows: Mapping[str, Row], measure: str) -> float | None:
     """The mean of a measure over the attributes that have it, None where none has."""
     return tally.mean(row[measure] for row in rows.values())
-
-
-def markdown(rows: dict[str, Row], title: str) -> str:
-    """The rows as a table, with their means."""
-    measures = ("balanced_accuracy", "accuracy", "majority", "rate")
-    lines = [f"# {title}", "", "| attribute | balanced accuracy | accuracy | commoner class | rate |", "|---" * 5 + "|"]
-    means: Row = {m: mean(rows, m) for m in measures}
-    for name, row in {**rows, "mean": means}.items():
-        cells = ("-" if (value := row[m]) is None else f"{value:.3f}" for m in measures)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

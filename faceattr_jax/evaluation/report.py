@@ -269,6 +269,13 @@ def _probe_table(models: Mapping[str, Any]) -> str:
     return table(["attribute", *models], [*rows, means])
 
 
+def scores(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """A page of one table. rows: name -> measure -> number, of the same measures each."""
+    measures = list(next(iter(rows.values())))
+    cells = [[name, *(show(row[measure]) for measure in measures)] for name, row in rows.items()]
+    return f"# {title}\n\n{table(['', *(measure.replace('_', ' ') for measure in measures)], cells)}\n"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """In Markdown."""
     lines = [header, ["---"] * len(header), *rows]

@@ -80,16 +80,3 @@ def grid(compiled: Compiled, variables: Variables, source: Any, indices: np.ndar
     degraded = compiled.degrade(to_float(jnp.asarray(truth)), jnp.asarray(indices))
     columns = (degraded, compiled.restore(variables, degraded))
     return np.stack([*(np.asarray(to_uint8(x)) for x in columns), truth], axis=1), ["Input", "Restored", "Truth"]
-
-
-def markdown(rows: Rows, data: str) -> str:
-    """The scores as a table."""
-    names = list(next(iter(rows.values())))
-    lines = [
-        f"Restoration of {data}",
-        "",
-        "| | " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|" + "---|" * (len(names) + 1),
-        *(f"| {row} | " + " | ".join(f"{scores[name]:.4f}" for name in names) + " |" for row, scores in rows.items()),
-    ]
-    return "\n".join(lines) + "\n"

@@ -84,7 +84,7 @@ def _evaluate_recognizer(
     summary = {**rows["model"], **{f"untrained_{name}": value for name, value in rows["untrained"].items()}}
     protocol = {**protocol, "people": f"{len(np.unique(people))}, each with 2 pictures or more"}
     files.write(out / "evaluation.json", json.dumps({**summary, "protocol": protocol}, indent=2, allow_nan=False))
-    files.write(out / "evaluation.md", identity.markdown(rows, protocol["data"]))
+    files.write(out / "evaluation.md", report.scores(f"Recognition, {protocol['data']}", rows))
     return summary
 
 
@@ -99,7 +99,7 @@ def _evaluate_restorer(
         out / "evaluation.json",
         json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2, allow_nan=False),
     )
-    files.write(out / "evaluation.md", restoration.markdown(rows, protocol["data"]))
+    files.write(out / "evaluation.md", report.scores(f"Restoration, {protocol['data']}", rows))
     shown = spread(indices, GRID_FACES)
     grids.save_grid(out / "grid.png", *restoration.grid(compiled, model.variables, source, shown))
     return rows["model"]
@@ -109,10 +109,13 @@ def _evaluate_judge(
     model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
 ) -> dict[str, Any]:
     rows = labelling.evaluate_judge(Compiled(model.method, model.variables), source, indices)
-    summary = {name: labelling.mean(rows, name) for name in ("balanced_accuracy", "accuracy", "majority")}
+    means = {measure: labelling.mean(rows, measure) for measure in next(iter(rows.values()))}
+    summary = {name: means[name] for name in ("balanced_accuracy", "accuracy", "majority")}
     tree = {**summary, "protocol": protocol, "attributes": rows}
     files.write(out / "evaluation.json", json.dumps(tree, indent=2, allow_nan=False))
-    files.write(out / "evaluation.md", labelling.markdown(rows, protocol["data"]))
+    files.write(
+        out / "evaluation.md", report.scores(f"Reading attributes, {protocol['data']}", {**rows, "mean": means})
+    )
     return {**{f"accuracy: {name}": row["accuracy"] for name, row in rows.items()}, **summary}
 
 

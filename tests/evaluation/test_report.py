@@ -51,6 +51,18 @@ def test_tables(found: dict[str, Any]) -> None:
         assert len({line.count("|") for line in table}) == 1
 
 
+def test_scores() -> None:
+    rows = {"Male": {"accuracy": 0.5, "commoner_class": 0.25}, "mean": {"accuracy": 1.0, "commoner_class": None}}
+    assert report.scores("Reading", rows).splitlines() == [
+        "# Reading",
+        "",
+        "|  | accuracy | commoner class |",
+        "| --- | --- | --- |",
+        "| Male | 0.500 | 0.250 |",
+        "| mean | 1.000 | - |",
+    ]
+
+
 def test_the_chart_has_the_model_and_a_copy(found: dict[str, Any], monkeypatch, tmp_path: Path) -> None:
     asked: dict[str, dict[str, float]] = {}
     monkeypatch.setattr(page, "bars", lambda title, series: asked.update(series) or [page.Picture(b"chart", title)])
