@@ -130,7 +130,8 @@ def bars(title: str, series: Mapping[str, Mapping[str, float]], unit: str = "") 
         if len(series) > 1:
             axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the bars
 
-    return _chart(title, paint, max(6.0, 1.5 + 0.35 * len(labels) * max(2, len(series))))
+    legend = 2.5 if len(series) > 1 else 0.0
+    return _chart(title, paint, max(6.0, 1.5 + 0.35 * len(labels) * max(2, len(series))) + legend)
 
 
 def boxes(title: str, sets: Mapping[str, np.ndarray], unit: str = "") -> list[Picture]:
