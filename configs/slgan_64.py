@@ -6,7 +6,7 @@ No code was published, and the text gives losses, stages and the size of the pic
 or length, nor the names of its 17 attributes: the layers are VAE/GAN's, on which it builds. Cost at paper size: 63,575
 iterations of three updates of 64 images each; the paper's took 9 to 11 hours on a GTX 1080.
 
-Variants: narrow ones for two cores, ``:mini`` for a small CelebA, not measured yet, and ``:synthetic`` for six
+Variants: narrow ones for two cores, ``:mini`` for a small CelebA (docs/results.md), and ``:synthetic`` for six
 attributes of drawn faces; with its judge:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 --config.image_size=64
