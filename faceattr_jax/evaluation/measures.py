@@ -433,9 +433,9 @@ def generated() -> Measure:
                 yield Row("FID", None, drawn["images"], note=f"FID needs {fewest + 1:,} pictures of each kind or more")
 
     how = (
-        "Every face lends its labels to a new one, z from the prior. Accuracy: the judge finds them. Frechet "
-        "distances to the faces; of fewer faces than features they are too large and compare at equal numbers alone, "
-        "and there is no FID."
+        "Every face lends its labels to a new one, z from the prior. Accuracy: the judge, whose own is below, finds "
+        "them. Frechet distances to the faces; of fewer faces than features they are too large and compare at equal "
+        "numbers alone, and there is no FID."
     )
     return Measure("New faces", how, each(take), needs=(DRAWN,))
 
