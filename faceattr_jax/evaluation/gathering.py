@@ -77,11 +77,8 @@ def look(
     stand_in = embedders.pictures("efficientnet_lite0") if looks and isinstance(inception, str) else ""
     person = embedders.faces(model.crop, "dlib", "recognizer", recognizer=recognizer)
     whole = source.table.indices(opened.split)
-    add(
-        PERSON,
-        person,
-        lambda e: Likeness(e, known, gallery=Gallery(e, source, whole) if GALLERY in needs else None),
-    )
+    searched = GALLERY in needs
+    add(PERSON, person, lambda e: Likeness(e, known, gallery=Gallery(e, source, whole) if searched else None))
     if PICTURES in needs:
         add(PICTURES, inception, lambda e: Distributions(e, known, kernel=True))
         if isinstance(inception, str):
@@ -109,7 +106,7 @@ def look(
             readers[CYCLES] = editor
     else:
         evaluation = exemplar.evaluate_exchangers({"model": asked}, judging, source, names, indices, watch=watch)
-    if GALLERY in needs and PERSON in readers:
+    if searched and PERSON in readers:
         readers[GALLERY] = readers[PERSON].gallery
     if DRAWN in needs and "generate" in can:
         looking = [e for e in (inception, stand_in, person) if isinstance(e, Embedder)]

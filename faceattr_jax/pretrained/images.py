@@ -47,8 +47,8 @@ def image_network(name: str, path: str = "") -> ImageNetwork:
 
     "inception" gives the 2048 features of published Frechet distances and the 1008 logits of published Inception
     Scores, whose code leaves out the last layer's bias; "efficientnet_lite0" 1280 and 1000 where that file cannot be
-    had: its distances compare with each other alone. Raises UserError for another name,
-    and where the weights are missing or damaged.
+    had: its distances compare with each other alone. Raises UserError for another name, and where the weights are
+    missing or damaged.
     """
     if name not in NETWORKS:
         raise UserError(f"there is no image network '{name}'{nearest(name, NETWORKS)}; there are {', '.join(NETWORKS)}")
