@@ -49,6 +49,9 @@ def common(variant: str) -> ConfigDict:
     config.critic_updates = 5  # per generator update; the paper is silent, WGAN-GP and the code say 5
     config.sampler = "uniform"  # methods.base.SAMPLERS: "balanced" shows both values of every attribute equally often
     config.targets = "shuffled"  # methods.attgan.TARGETS: the paper draws b from p_attr, the code shuffles a
+    # How strongly b is asked for, of each attribute by itself: always alike, or by methods.attgan.STRENGTHS in [0, 2],
+    # which the code offers for sliders.
+    config.b_distribution = ""
     config.model = ConfigDict(
         {
             "width": 64,  # channels of the first layer; the tables below count in it

@@ -53,6 +53,7 @@ def test_every_variant_builds_and_its_rates_fall_until_the_end():
         ),
         ("slgan_64", "sampler", "even", "sampler is 'even'; it can be uniform or balanced"),
         ("attgan_64", "targets", "invert", "targets is 'invert'"),
+        ("attgan_64", "b_distribution", "unifrom", "b_distribution is 'unifrom'"),
         ("attribute_inverse_128", "sampler", "any", "sampler is 'any'"),
         ("attribute_inverse_128", "loss.adversarial", "wgan", "loss.adversarial is 'wgan'"),
         ("attribute_inverse_128", "loss.feature_matching_per", "layer", "it can be element or pixel"),

@@ -214,7 +214,8 @@ class AttGAN(FromConfig):
         images, labels = batch["images"], batch["labels"]
         shuffle_key, penalty_key, noise_key = jax.random.split(ctx.key, 3)
         features, encoder_stats = self._train_encode(variables, images)
-        fake, decoder_stats = self._train_decode(variables, features, self._targets(shuffle_key, labels))
+        signs = self._signs(ctx, self._targets(shuffle_key, labels))
+        fake, decoder_stats = self._train_decode(variables, features, signs)
         # The critic has no batch statistics, so real and fake images may share one pass.
         real, fake = self._noisy(noise_key, jnp.stack([images, jax.lax.stop_gradient(fake)]))
         values, logits = self._discriminate(variables, interleave(real, fake))
@@ -253,8 +254,8 @@ class AttGAN(FromConfig):
         target_key, noise_key = jax.random.split(ctx.key)
         target = self._targets(target_key, labels)
         features, encoder_stats = self._train_encode(variables, images)
-        fake, decoder_stats = self._train_decode(variables, features, target)
-        reconstruction, decoder_stats = self._train_decode(variables, features, labels, decoder_stats)
+        fake, decoder_stats = self._train_decode(variables, features, self._signs(ctx, target))
+        reconstruction, decoder_stats = self._train_decode(variables, features, 2.0 * labels - 1.0, decoder_stats)
         values, logits = self._discriminate(variables, self._noisy(noise_key, fake))
         adversarial = losses.wasserstein_generator(values)
         classification = losses.sigmoid_cross_entropy(logits, target)
@@ -295,6 +296,14 @@ class AttGAN(FromConfig):
     def _targets(self, key: jax.Array, labels: jax.Array) -> jax.Array:
         return TARGETS[self.config.targets](key, labels, self.attributes)
 
+    def _signs(self, ctx: Ctx, target: jax.Array) -> jax.Array:
+        """b with signs, as strong as `b_distribution` has it; C is to read b itself, of any strength."""
+        signs = 2.0 * target - 1.0
+        if not self.config.get("b_distribution"):
+            return signs
+        # The objectives split ctx.key in three at most, which are its folds 0 to 2; an extension has fold 3.
+        return signs * STRENGTHS[self.config.b_distribution](jax.random.fold_in(ctx.key, 4), signs.shape)
+
     def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """What D and C are shown in training."""
         return instance_noise(key, images, self.config.model.instance_noise)
@@ -309,9 +318,9 @@ class AttGAN(FromConfig):
         return features, new.get("batch_stats", {})
 
     def _train_decode(
-        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, stats: Any = None
+        self, variables: Variables, features: Sequence[jax.Array], signs: jax.Array, stats: Any = None
     ) -> tuple[jax.Array, Any]:
-        code = self._code(variables, features, 2.0 * labels - 1.0)
+        code = self._code(variables, features, signs)
         own = variables_of(variables, "decoder")
         own = own if stats is None else {**own, "batch_stats": stats}
         images, new = self.networks["decoder"].apply(own, features, code, train=True, mutable=["batch_stats"])
@@ -346,9 +355,24 @@ def inverted_targets(key: jax.Array, labels: jax.Array, names: Sequence[str]) ->
 TARGETS = {"shuffled": shuffled_targets, "inverted": inverted_targets}
 
 
+def uniform_strengths(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """From U(0, 2)."""
+    return jax.random.uniform(key, shape, maxval=2.0)
+
+
+def truncated_normal_strengths(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """In [0, 2]: around 1 from N(1, 0.5^2), cut off at two deviations."""
+    return 1.0 + 0.5 * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+
+
+STRENGTHS = {"uniform": uniform_strengths, "truncated_normal": truncated_normal_strengths}
+
+
 def build(config: ml_collections.ConfigDict) -> AttGAN:
     """AttGAN as `config` describes it (configs/attgan_128.py says what each key means)."""
     check_choice("targets", config.targets, TARGETS)
+    if config.get("b_distribution"):
+        check_choice("b_distribution", config.b_distribution, STRENGTHS)
     model = config.model
 
     def scaled(layers: Sequence[Layer]) -> tuple[Layer, ...]:

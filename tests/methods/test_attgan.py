@@ -53,14 +53,14 @@ def test_under_layer_norm_no_face_knows_its_batch():
     variables = quick(method.init)(jax.random.key(0))
     assert variables["batch_stats"] == {"encoder": {}, "decoder": {}}
     images = jax.random.normal(jax.random.key(1), (3, SIZE, SIZE, 3))
-    labels = jnp.ones((3, 13))
+    signs = jnp.ones((3, 13))
 
     @quick
-    def reconstruct(images, labels):
+    def reconstruct(images, signs):
         features, stats = method._train_encode(variables, images)
-        return method._train_decode(variables, features, labels)[0], stats
+        return method._train_decode(variables, features, signs)[0], stats
 
-    (together, stats), (alone, _) = reconstruct(images, labels), reconstruct(images[:1], labels[:1])
+    (together, stats), (alone, _) = reconstruct(images, signs), reconstruct(images[:1], signs[:1])
     assert stats == {}
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
 
@@ -175,6 +175,27 @@ def test_targets():
         assert options, "every other row is the image's own labels with one attribute inverted, conflicts resolved"
         chosen |= set(options)
     assert chosen == set(range(13))
+
+
+@pytest.mark.parametrize(("name", "deviation"), [("uniform", 2 / 12**0.5), ("truncated_normal", 0.4398)])
+def test_strengths_of_targets(name, deviation):
+    """The released code's, over [0, 2] about 1: a normal cut off at two deviations keeps .8796 of its own."""
+    strengths = np.asarray(attgan.STRENGTHS[name](jax.random.key(0), (4000, 13)), np.float64)
+    assert 0 <= strengths.min() < 0.01 < 1.99 < strengths.max() <= 2
+    np.testing.assert_allclose([strengths.mean(), strengths.std()], [1, deviation], atol=0.01)
+
+    method, ctx = tiny(b_distribution=name), Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
+    target = jax.random.bernoulli(jax.random.key(1), 0.3, (40, 13)).astype(jnp.float32)
+    signs = method._signs(ctx, target)
+    np.testing.assert_array_equal(signs >= 0, target == 1)
+    assert len(np.unique(jnp.abs(signs))) > 500, "each attribute of each face has its own"
+    np.testing.assert_array_equal(jnp.abs(tiny()._signs(ctx, target)), 1)
+    # C reads b off it all the same, and a face's own a is asked for at 1.
+    strong, plain = (
+        quick(m.generator_objective)(variables(), float_batch(), {}, ctx).metrics for m in (method, tiny())
+    )
+    np.testing.assert_allclose(strong["reconstruction"], plain["reconstruction"], rtol=1e-5)
+    assert float(strong["classification"]) != float(plain["classification"])
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def test_outputs(spec: str, torch: ModuleType) -> None:
 
     def ours(variables: Any) -> Any:
         features, _ = method._train_encode(variables, images)
-        decoded, _ = method._train_decode(variables, features, codes)
+        decoded, _ = method._train_decode(variables, features, 2 * codes - 1)
         by_averages = method.decode(variables, method.encode(variables, images), 2 * codes - 1)
         return features, decoded, by_averages, method._discriminate(variables, images)
 
