@@ -149,6 +149,18 @@ def changed(before: TrainState, after: TrainState) -> set[str]:
     return {name for name, tree in same.items() if not all(jax.tree.leaves(tree))}
 
 
+def unmoved(before: TrainState, after: TrainState) -> set[str]:
+    """The parameters, such as "critic/bias", that are the same in both states, of networks whose parameters differ."""
+    both = ({n: s.variables["params"][n] for n in before.variables["params"]} for s in (before, after))
+    same: dict[str, Any] = jax.tree.map(np.array_equal, *both)
+    return {
+        "/".join(key.key for key in path)
+        for network, tree in same.items()
+        for path, kept in jax.tree_util.tree_leaves_with_path(tree)
+        if kept and not all(jax.tree.leaves(tree))
+    }
+
+
 def gradients(method: Any, data: Any, devices: int = 1, stage: int = 0, **options: Any) -> dict[str, Any]:
     """Phase -> optimizer -> gradients at the fresh state of a stage, `data` split over so many devices.
 
