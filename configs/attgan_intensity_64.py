@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method = "attgan_intensity"
     del config.model["code"]  # the decoder is fed b_int itself
     config.model.prior_critic = (256, 256)  # hidden units of the critic of z_int; the paper is silent
+    config.opponent_updates = 5  # of that critic, per generator update; the paper is silent
     config.loss.prior = 1.0  # of the generator's, for z_int to be uniform; the paper is silent
     if variant:
         # A critic moves one face's z_int by a gradient of norm 1 at most, all attributes together; classification

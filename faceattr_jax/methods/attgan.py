@@ -151,14 +151,21 @@ class AttGAN(FromConfig):
         moving = ("batch_stats/encoder", "batch_stats/decoder")
         critic = Phase(
             "critic",
-            tuple(name for name in self.optimizers if name != "generator"),
+            ("critic",),
             self.critic_objective,
             mutates=moving,
             repeats=self.config.critic_updates,
             draw="update",
         )
         generator = Phase("generator", ("generator",), self.generator_objective, mutates=moving, draw="update")
-        return (Stage("train", self.config.train.iterations, (critic, generator), sampler(self.config)),)
+        return (
+            Stage("train", self.config.train.iterations, (critic, *self.opponents, generator), sampler(self.config)),
+        )
+
+    @property
+    def opponents(self) -> tuple[Phase, ...]:
+        """The training of what an extension sets against z beside D; AttGAN sets nothing."""
+        return ()
 
     def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
         size, n = self.config.image_size, len(self.attributes)
@@ -224,14 +231,12 @@ class AttGAN(FromConfig):
         real_logits, fake_logits = separate(logits)
         classification = losses.sigmoid_cross_entropy(real_logits, labels)
         traces = losses.sigmoid_cross_entropy(fake_logits, labels)
-        opposed, metrics = self._oppose(variables, features, labels, ctx)
         return Out(
             losses={
                 "critic": adversarial
                 + weights.gradient_penalty * penalty
                 + weights.critic_classification * classification
-                + weights.trace_classification * traces,
-                **opposed,
+                + weights.trace_classification * traces
             },
             mutated={"batch_stats/encoder": encoder_stats, "batch_stats/decoder": decoder_stats},
             metrics={
@@ -239,7 +244,6 @@ class AttGAN(FromConfig):
                 "penalty": penalty,
                 "classification": classification,
                 "traces": traces,
-                **metrics,
             },
         )
 
@@ -277,12 +281,6 @@ class AttGAN(FromConfig):
             },
         )
 
-    def _oppose(
-        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
-    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
-        """Losses, by optimizer, of what an extension sets against z beside D, and metrics; AttGAN sets nothing."""
-        return {}, {}
-
     def _constrain(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
     ) -> tuple[jax.Array | float, Mapping[str, jax.Array]]:
@@ -301,8 +299,8 @@ class AttGAN(FromConfig):
         signs = 2.0 * target - 1.0
         if not self.config.get("b_distribution"):
             return signs
-        # The objectives split ctx.key in three at most, which are its folds 0 to 2; an extension has fold 3.
-        return signs * STRENGTHS[self.config.b_distribution](jax.random.fold_in(ctx.key, 4), signs.shape)
+        # The objectives split ctx.key in three at most, which are its folds 0 to 2.
+        return signs * STRENGTHS[self.config.b_distribution](jax.random.fold_in(ctx.key, 3), signs.shape)
 
     def _noisy(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """What D and C are shown in training."""

@@ -15,7 +15,7 @@ import ml_collections
 
 from faceattr_jax import losses
 from faceattr_jax.methods import attgan
-from faceattr_jax.methods.base import Ctx, Optimizer, Variables, adam, learning_rate
+from faceattr_jax.methods.base import Batch, Carry, Ctx, Optimizer, Out, Phase, Variables, adam, learning_rate
 from faceattr_jax.nn.blocks import MLP
 
 
@@ -36,13 +36,20 @@ class AttGANIndependent(attgan.AttGAN):
         """z alone as vectors, (B, d)."""
         return self.encode(variables, images)[-1].reshape(len(images), -1)
 
-    def _oppose(
-        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
-    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+    @property
+    def opponents(self) -> tuple[Phase, ...]:
+        updates, moving = self.config.opponent_updates, ("batch_stats/encoder",)
+        return (Phase("latent", ("latent",), self.latent_objective, mutates=moving, repeats=updates, draw="update"),)
+
+    def latent_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """The latent discriminator learns to read a off z."""
-        logits = self._read(variables, features)
-        accuracy = jnp.mean((logits > 0) == (labels > 0.5))
-        return {"latent": losses.sigmoid_cross_entropy(logits, labels)}, {"latent_accuracy": accuracy}
+        features, encoder_stats = self._train_encode(variables, batch["images"])
+        logits, labels = self._read(variables, features), batch["labels"]
+        return Out(
+            losses={"latent": losses.sigmoid_cross_entropy(logits, labels)},
+            mutated={"batch_stats/encoder": encoder_stats},
+            metrics={"accuracy": jnp.mean((logits > 0) == (labels > 0.5))},
+        )
 
     def _constrain(
         self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx

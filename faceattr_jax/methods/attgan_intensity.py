@@ -19,7 +19,18 @@ import ml_collections
 from faceattr_jax import attributes as attribute_names
 from faceattr_jax import losses
 from faceattr_jax.methods import attgan
-from faceattr_jax.methods.base import Ctx, Optimizer, Variables, adam, learning_rate, variables_of
+from faceattr_jax.methods.base import (
+    Batch,
+    Carry,
+    Ctx,
+    Optimizer,
+    Out,
+    Phase,
+    Variables,
+    adam,
+    learning_rate,
+    variables_of,
+)
 from faceattr_jax.nn.blocks import MLP
 
 
@@ -66,19 +77,23 @@ class AttGANIntensity(attgan.AttGAN):
 
     # Training.
 
-    def _oppose(
-        self, variables: Variables, features: Sequence[jax.Array], labels: jax.Array, ctx: Ctx
-    ) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+    @property
+    def opponents(self) -> tuple[Phase, ...]:
+        updates, moving = self.config.opponent_updates, ("batch_stats/encoder",)
+        return (Phase("prior", ("prior",), self.prior_objective, mutates=moving, repeats=updates, draw="update"),)
+
+    def prior_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """The critic learns to tell z_int from U(0, 1)^n, by WGAN-GP as D does."""
+        features, encoder_stats = self._train_encode(variables, batch["images"])
         found = self._intensities(variables, features)
-        # The critic's own objective splits ctx.key in three, which are its folds 0 to 2.
-        draw_key, penalty_key = jax.random.split(jax.random.fold_in(ctx.key, 3))
+        draw_key, penalty_key = jax.random.split(ctx.key)
         drawn = jax.random.uniform(draw_key, found.shape)
         adversarial = losses.wasserstein_critic(self._criticize(variables, drawn), self._criticize(variables, found))
         penalty = losses.gradient_penalty(lambda x: self._criticize(variables, x), drawn, found, penalty_key)
-        return (
-            {"prior": adversarial + self.config.loss.gradient_penalty * penalty},
-            {"prior_distance": -adversarial, "prior_penalty": penalty},
+        return Out(
+            losses={"prior": adversarial + self.config.loss.gradient_penalty * penalty},
+            mutated={"batch_stats/encoder": encoder_stats},
+            metrics={"distance": -adversarial, "penalty": penalty},
         )
 
     def _constrain(
