@@ -20,6 +20,7 @@ Images stream through in batches of one shape; only counts are kept.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -171,6 +172,8 @@ def evaluate_editor(editor: Editor, *args: Any, **kwargs: Any) -> Evaluation:
     """`evaluate_editors` of one editor, named "model"."""
     return evaluate_editors({"model": editor}, *args, **kwargs)
 
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 _JUDGE_MEASURES = {
     "balanced_accuracy": metrics.balanced_accuracy,
@@ -349,11 +352,13 @@ def strength_curve(
     attributes: Sequence[str],
     indices: np.ndarray,
     *,
-    strengths: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0),
+    strengths: Sequence[float] = STRENGTHS,
     batch_size: int = 64,
+    watches: Mapping[float, Watch] = MappingProxyType({}),
 ) -> list[dict[str, float | None]]:
     """Accuracy against what it costs, by strength: one row of numbers each.
 
+    watches: by strength, as `evaluate_editors` takes one.
     "change" is mean |edit - input| over all single edits in 8-bit levels; at strength 0 it is what the
     reconstruction costs.
     """
@@ -361,7 +366,7 @@ def strength_curve(
     for strength in strengths:
         found = evaluate_editor(
             editor, judge, source, attributes, indices,
-            strength=strength, batch_size=batch_size, combinations=(), region_faces=0,
+            strength=strength, batch_size=batch_size, combinations=(), region_faces=0, watch=watches.get(strength),
         )["editors"]["model"]  # fmt: skip
         keys = ("accuracy", *DIRECTIONS, "untouched_change", "untouched_error", "change")
         rows.append({"strength": float(strength), **{key: found[key] for key in keys}})

@@ -30,7 +30,7 @@ from faceattr_jax.evaluation.protocol import (
 from faceattr_jax.evaluation.readers import Distributions, Gallery, Likeness, Varieties
 from faceattr_jax.evaluation.regions import spread
 
-CURVE_FACES, STRENGTHS = 256, (0.0, 0.5, 1.0, 1.5, 2.0)
+CURVE_FACES = 256
 
 
 def look(
@@ -145,29 +145,22 @@ def _draw(
     return {**found, "attribute_error": dict(zip(editor.attributes, errors / len(indices), strict=True))}
 
 
-def _identity_curve(editor: Widened, judging: Any, so_far: Found) -> list[dict[str, float]]:
-    """Accuracy, and where a face network is there also the same-person rate, over strengths."""
-    opened = so_far.opened
-    indices = np.sort(spread(opened.indices, CURVE_FACES))
-    right, apart = [], []
-    person = so_far.readers.get(PERSON)
-    rows: list[dict[str, float]] = []
-    for strength in STRENGTHS:
-        likeness = Likeness(person.embedder, editor.attributes) if person else None
-        found = editing.evaluate_editors(
-            {"model": editor}, judging, opened.source, opened.model.attributes, indices,
-            strength=strength, combinations=(), region_faces=0, watch=likeness,
-        )["editors"]["model"]  # fmt: skip
-        rows.append(
-            {"strength": strength, "accuracy": found["accuracy"], "untouched_change": found["untouched_change"]}
-        )
-        if likeness:
-            right.append(np.concatenate(list(likeness["right"].values())))
-            apart.append(np.concatenate(list(likeness["distances"].values())))
+def _identity_curve(editor: Widened, judging: Any, so_far: Found) -> list[dict[str, float | None]]:
+    """`editing.strength_curve`, and where a face network is there also the same-person rate."""
+    opened, person = so_far.opened, so_far.readers.get(PERSON)
+    likeness = {s: Likeness(person.embedder, editor.attributes) for s in editing.STRENGTHS} if person else {}
+    rows = editing.strength_curve(
+        editor, judging, opened.source, opened.model.attributes, np.sort(spread(opened.indices, CURVE_FACES)),
+        watches=likeness,
+    )  # fmt: skip
     if person:
+        right, apart = (
+            np.stack([np.concatenate(list(seen[key].values())) for seen in likeness.values()])
+            for key in ("right", "distances")
+        )
         with contextlib.suppress(UserError):  # of the data, which do not say who is on a picture: no threshold
             limit, _ = so_far.own_threshold
-            costs = identity.identity_curve(STRENGTHS, np.stack(right), np.stack(apart), limit)
+            costs = identity.identity_curve(editing.STRENGTHS, right, apart, limit)
             for row, cost in zip(rows, costs, strict=True):
                 row |= {name: cost[name] for name in ("same_person", "distance")}
     return rows

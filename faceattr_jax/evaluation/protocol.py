@@ -99,7 +99,7 @@ class Found:
     readers: Mapping[str, Any]
     missing: Mapping[str, str]
     judge: Mapping[str, str]
-    curve: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Mapping[str, Any]] = ()
     strength: float = 1.0
     reading: Mapping[str, labelling.Row] = dataclasses.field(default_factory=dict)
 
