@@ -70,11 +70,11 @@ def compare(
     runs, names = open_editors(workdirs, data=data, split=split)
     faces = runs[0].source.table.indices(split)
     faces = spread(faces, images) if images else faces
-    found = [_measure(run, faces, names, judge, strength, copying=run is runs[0]) for run in runs]
+    found = [_measure(run, faces, names, judge, strength) for run in runs]
     cells = [cell for cell in found[0]["cells"] if all(cell in run["cells"] for run in found)]
     if not cells:
         raise UserError(f"no edit of {', '.join(names)} is one that all of these runs can do; compare others")
-    unedited = found[0].pop("unedited")
+    unedited, *_ = [run.pop("unedited") for run in found]
     for run in (*found, unedited):
         run["shared"] = {m: mean(run["cells"][cell][m] for cell in cells) for m in MEASURES}
     tree = {
@@ -93,17 +93,16 @@ def compare(
     return tree
 
 
-def _measure(
-    run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, strength: float, *, copying: bool
-) -> dict[str, Any]:
-    """One run on those of the faces that it can invert; copying: and beside it their copies."""
+def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, strength: float) -> dict[str, Any]:
+    """One run, and copies, on those of the faces that it can invert."""
     model, source = run.model, run.source
     judging, about = open_judge(run, judge, resize=True)
     indices = editing.invertible(model.method, source, faces)
     wide = readable(run, judging)
-    editors: dict[str, Any] = {"model": Widened(Compiled(model.method, model.variables), wide)}
-    if copying:
-        editors["copy"] = CopyingEditor(wide)
+    editors: dict[str, Any] = {
+        "model": Widened(Compiled(model.method, model.variables), wide),
+        "copy": CopyingEditor(wide),
+    }
     person = embedders.faces(model.crop, "dlib")
     likeness = None if isinstance(person, str) else Likeness(person, wide)
     reading = labelling.evaluate_judge(judging, source, source.table.indices(run.split), names)
@@ -131,7 +130,7 @@ def _measure(
             if rates[name][direction]["faces"]
         }
 
-    found = {
+    return {
         "model": str(model.path),
         "method": model.config.method,
         "size": model.size,
@@ -145,11 +144,9 @@ def _measure(
         "person": person if isinstance(person, str) else person.about,
         "reconstruction": evaluation["editors"]["model"]["reconstruction"],
         "cells": cells("model"),
+        "unedited": {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}},
         "notes": evaluation["notes"],
     }
-    if copying:
-        found["unedited"] = {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}}
-    return found
 
 
 def _progress(table: Path | None) -> dict[str, list[float]]:
