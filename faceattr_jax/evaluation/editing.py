@@ -33,7 +33,7 @@ from faceattr_jax.errors import UserError
 from faceattr_jax.evaluation import metrics
 from faceattr_jax.evaluation.editors import Editor, Judge, choose_combinations, floats, invert
 from faceattr_jax.evaluation.regions import batches, region_errors
-from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean, number
+from faceattr_jax.evaluation.tally import DIRECTIONS, Group, Tally, mean
 
 Evaluation = dict[str, Any]
 
@@ -93,7 +93,7 @@ def evaluate_editors(
       watch: is shown every batch of every editor's reconstructions and edits.
 
     Returns:
-      A JSON-able tree: {"images", "strength", "attributes", "judge": {...}, "editors": {name: {...}}, "notes"};
+      A JSON-able tree: {"images", "strength", "attributes", "editors": {name: {...}}, "notes"};
       None stands for what could not be measured, and a note says why.
 
     Raises UserError for an attribute that the editor, judge or source does not know, for no faces at all, and
@@ -109,7 +109,6 @@ def evaluate_editors(
     size = min(batch_size, len(indices))
 
     tallies = {name: Tally(known, groups) for name in editors}
-    counts = metrics.Confusion(*jnp.zeros((4, len(known)), jnp.int32))
     for batch, count in batches(indices, size):
         pixels, own = source.images(batch), labels[batch]
         images = floats(pixels)
@@ -124,7 +123,6 @@ def evaluate_editors(
             strength,
             keep=watch is not None,
         )
-        counts = _counted(counts, before, own, np.arange(size) < count)
         for name, tally in tallies.items():
             tally.add_similarity(np.asarray(similarity(pixels, decoded[name]))[:count])
             for group, (after, change, _) in edits[name].items():
@@ -146,10 +144,6 @@ def evaluate_editors(
         "images": len(indices),
         "strength": float(strength),
         "attributes": list(attributes),
-        "judge": {
-            key: {name: number(value) for name, value in zip(known, np.asarray(measure(counts)), strict=True)}
-            for key, measure in _JUDGE_MEASURES.items()
-        },
         "editors": results,
         "notes": notes(results),
     }
@@ -174,12 +168,6 @@ def evaluate_editor(editor: Editor, *args: Any, **kwargs: Any) -> Evaluation:
 
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
-
-_JUDGE_MEASURES = {
-    "balanced_accuracy": metrics.balanced_accuracy,
-    "accuracy": metrics.accuracy,
-    "majority": metrics.majority,
-}
 
 
 def check(
@@ -269,11 +257,6 @@ def answers(probabilities: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _counted(counts: metrics.Confusion, *batch: jax.Array) -> metrics.Confusion:
-    return jax.tree.map(jnp.add, counts, metrics.confusion(*batch))
-
-
-@jax.jit
 def as_saved(pixels: jax.Array, edit: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The edit after a round trip through 8 bits, its difference from the input (B,), and whether it is finite."""
     return to_float(to_uint8(edit)), metrics.l1(edit, pixels), jnp.all(jnp.isfinite(edit))
@@ -309,10 +292,12 @@ def notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def summarize(evaluation: Evaluation, judge: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The flat numbers of `evaluation.json` from what `evaluate_editors` found for "model", "copy", "untrained".
 
-    judge: what identifies the judge, such as {"path": ..., "sha256": ...}.
+    evaluation: with what `labelling.evaluate_judge` says as "judge", if the summary is to tell how good the judge is.
+    judge: what identifies it, such as {"path": ..., "sha256": ...}.
     """
     model = evaluation["editors"]["model"]
-    balanced = {name: evaluation["judge"]["balanced_accuracy"][name] for name in evaluation["attributes"]}
+    reading = evaluation.get("judge", {})
+    balanced = {name: reading[name]["balanced_accuracy"] for name in evaluation["attributes"] if name in reading}
     worst, direction = model["worst"]
     region = model["region"] or {"ratio": None, "floor": None, "drift": None}
     summary = {

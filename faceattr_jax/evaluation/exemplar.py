@@ -26,7 +26,7 @@ import numpy as np
 
 from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, labelling, metrics
+from faceattr_jax.evaluation import editing, metrics
 from faceattr_jax.evaluation.editing import Evaluation
 from faceattr_jax.evaluation.editors import Exchanger, Judge, choose_combinations, floats, invert
 from faceattr_jax.evaluation.regions import batches, changed_region, region_sums
@@ -151,15 +151,10 @@ def evaluate_exchangers(
         for name, score in scores.items():
             ratios = [cell["drift_ratio"] for cells in regions[name].values() for cell in cells.values()]
             score["exemplar"] = {"drift_ratio": mean(ratios), "style": style[name]}
-    judge_rows = labelling.evaluate_judge(judge, source, indices, known)
     return {
         "images": len(indices),
         "strength": 1.0,
         "attributes": list(attributes),
-        "judge": {
-            measure: {name: judge_rows[name][measure] for name in known}
-            for measure in ("balanced_accuracy", "accuracy", "majority")
-        },
         "editors": scores,
         "notes": editing.notes(scores),
     }

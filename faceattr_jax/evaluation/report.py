@@ -77,7 +77,7 @@ def write_report(
     Args:
       folder: made if missing.
       summary: the flat numbers (`editing.summarize`), the top level of the JSON.
-      evaluation: all of them (`editing.evaluate_editors`).
+      evaluation: all of them (`editing.evaluate_editors`, and as "judge" `labelling.evaluate_judge`).
       protocol: what else makes the numbers comparable, in words: data, split, crop, resize, format, config hash.
       curve: rows of `editing.strength_curve`.
     """
@@ -158,14 +158,13 @@ def markdown(
         keys = [key for key in curve[0] if key != "strength"]
         rows = [[f"{row['strength']:g}", *(show(row[key]) for key in keys)] for row in curve]
         parts += ["## By strength", table(["strength", *(key.replace("_", " ") for key in keys)], rows)]
-    judge = evaluation["judge"]
     measures = ("balanced_accuracy", "accuracy", "majority")
-    judged = [[a, *(show(judge[m][a]) for m in measures)] for a in judge["accuracy"]]
+    judged = [[a, *(show(row[m]) for m in measures)] for a, row in evaluation["judge"].items()]
     mean = ["mean of those inverted", show(summary["judge_balanced_accuracy"]), "", ""]
     fine_print = [*_PROTOCOL, *(f"{key}: {value}" for key, value in protocol.items())]
     fine_print += [f"judge {key}: {value}" for key, value in summary["judge"].items()]
     parts += [
-        "## The judge on the unedited faces",
+        "## The judge on the unedited faces of the whole split",
         table(["attribute", "balanced accuracy", "accuracy", "commoner class"], [*judged, mean]),
         "## Protocol",
         bullets(fine_print),

@@ -130,6 +130,7 @@ def _evaluate_editor(opened: Opened, judge: str, out: Path, strength: float, cur
         "untrained": Widened(untrained, known),
     }
     found = editing.evaluate_editors(editors, compiled_judge, source, model.attributes, indices, strength=strength)
+    found["judge"] = labelling.evaluate_judge(compiled_judge, source, source.table.indices(opened.split), known)
     summary = editing.summarize(found, about)
     if not model.method.towards:
         found["cyclic_psnr"] = cycles.cyclic_psnr(trained, source, model.attributes, indices, strength=strength)
@@ -183,6 +184,7 @@ def _evaluate_exchanger(opened: Opened, judge: str, out: Path) -> dict[str, Any]
         "reference": ReferenceEditor(known),
     }
     found = exemplar.evaluate_exchangers(editors, compiled_judge, source, model.attributes, indices)
+    found["judge"] = labelling.evaluate_judge(compiled_judge, source, source.table.indices(opened.split), known)
     summary = exemplar.summarize(found, about)
     report.write_report(out, summary, found, protocol=opened.protocol)
     _save_chart(out, found)

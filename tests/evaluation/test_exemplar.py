@@ -103,7 +103,9 @@ def test_truth_copy_and_reference():
     assert summary["reference_region_drift_ratio"] > 5
     assert "style_Eyeglasses_tone_low" in summary
     has = int(source.table.select(NAMES)[:, 0].sum())
-    assert f"| {NAMES[0]} | adding | {60 - has} | 0.000 | 1.000 |" in markdown(summary, found, protocol={})
+    assert f"| {NAMES[0]} | adding | {60 - has} | 0.000 | 1.000 |" in markdown(
+        summary, {**found, "judge": {}}, protocol={}
+    )
 
 
 def test_a_counterfactual_wears_another_faces_style():

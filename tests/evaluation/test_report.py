@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faceattr_jax.evaluation import page, report, run
+from faceattr_jax.evaluation import labelling, page, report, run
 from faceattr_jax.evaluation.editing import evaluate_editors, strength_curve, summarize
 from faceattr_jax.evaluation.editors import CopyingEditor
 
@@ -21,7 +21,9 @@ def found(fake: ModuleType) -> dict[str, Any]:
     source = fake.Drawn()
     indices = np.flatnonzero(source.table.labels[:, 2])
     editors = {"model": fake.Perfect(source), "copy": CopyingEditor(fake.NAMES), "untrained": fake.Constant(255)}
-    return evaluate_editors(editors, fake.Judge(errs=indices[:1]), source, fake.NAMES, indices)
+    judge = fake.Judge(errs=indices[:1])
+    found = evaluate_editors(editors, judge, source, fake.NAMES, indices)
+    return {**found, "judge": labelling.evaluate_judge(judge, source, np.arange(24), fake.NAMES)}
 
 
 def test_files(found: dict[str, Any], fake: ModuleType, tmp_path: Path) -> None:
