@@ -49,8 +49,8 @@ def common(variant: str) -> ConfigDict:
     config.critic_updates = 5  # per generator update; the paper is silent, WGAN-GP and the code say 5
     config.sampler = "uniform"  # methods.base.SAMPLERS: "balanced" shows both values of every attribute equally often
     config.targets = "shuffled"  # methods.attgan.TARGETS: the paper draws b from p_attr, the code shuffles a
-    # How strongly b is asked for, of each attribute by itself: always alike, or by methods.attgan.STRENGTHS in [0, 2],
-    # which the code offers for sliders.
+    # Empty: every b is asked for alike. Or a factor in [0, 2] for each attribute of each face, by
+    # methods.attgan.STRENGTHS: an option of the code's v1, which according to its author does not improve it.
     config.b_distribution = ""
     config.model = ConfigDict(
         {

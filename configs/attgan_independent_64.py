@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method = "attgan_independent"
     # Hidden units of what reads a off z; the paper is silent, "like Fader Networks" it says.
     config.model.latent_discriminator = (512,)
-    config.opponent_updates = 5  # of it, per generator update; the paper is silent
+    config.opponent_updates = 5  # of it, each on a batch of its own, per generator update; the paper is silent
     # Fader's weight, 1e-4 beside a reconstruction of weight 1, and ramp, over a good part of training.
     config.loss.independence = 1e-4 * config.loss.reconstruction
     config.loss.independence_ramp = config.train.iterations // 2  # iterations

@@ -26,9 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant(variant, ("synthetic",))
     config = attgan_64.get_config(variant)
     config.method = "attgan_intensity"
-    del config.model["code"]  # the decoder is fed b_int itself
+    del config.model["code"], config["b_distribution"]  # the decoder is fed b_int itself
     config.model.prior_critic = (256, 256)  # hidden units of the critic of z_int; the paper is silent
-    config.opponent_updates = 5  # of that critic, per generator update; the paper is silent
+    config.opponent_updates = 5  # of that critic, each on a batch of its own, per generator update; the paper is silent
     config.loss.prior = 1.0  # of the generator's, for z_int to be uniform; the paper is silent
     if variant:
         # A critic moves one face's z_int by a gradient of norm 1 at most, all attributes together; classification

@@ -150,11 +150,11 @@ def changed(before: TrainState, after: TrainState) -> set[str]:
 
 
 def unmoved(before: TrainState, after: TrainState) -> set[str]:
-    """The parameters, such as "critic/bias", that are the same in both states, of networks whose parameters differ."""
+    """Parameters that are the same in both states, of networks whose parameters differ: "discriminator/fc/bias"."""
     both = ({n: s.variables["params"][n] for n in before.variables["params"]} for s in (before, after))
     same: dict[str, Any] = jax.tree.map(np.array_equal, *both)
     return {
-        "/".join(key.key for key in path)
+        "/".join((network, *(key.key for key in path)))
         for network, tree in same.items()
         for path, kept in jax.tree_util.tree_leaves_with_path(tree)
         if kept and not all(jax.tree.leaves(tree))

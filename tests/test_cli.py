@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceattr_jax import cli
-from faceattr_jax.evaluation import embedders, opening
+from faceattr_jax import cli, load
+from faceattr_jax.data.source import open_source
+from faceattr_jax.evaluation import embedders, labelling, opening
+from faceattr_jax.evaluation.editors import Compiled
 from tests import runs
 
 
@@ -43,6 +45,11 @@ def test_train_evaluate_edit_slide(faces, trained, tmp_path, capsys):
     assert summary["images"] == 6
     assert summary["strength"] == 1.0
     assert summary["judge"]["path"].startswith(str(trained / "judge"))
+    source, judge = open_source(str(faces), size=32, crop="none"), load(trained / "judge")
+    whole = source.table.indices("test")
+    reading = labelling.evaluate_judge(Compiled(judge.method, judge.variables), source, whole, runs.ATTRIBUTES)
+    assert len(whole) > 6, "the judge's own accuracy is of more than was edited"
+    assert summary["evaluation"]["judge"] == reading
     assert [row["strength"] for row in summary["strength_curve"]] == [0, 0.5, 1, 1.5, 2]
     for name in ("evaluation.md", "evaluation.png", "grid.png"):
         assert (tmp_path / "report" / name).stat().st_size > 0

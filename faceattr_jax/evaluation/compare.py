@@ -145,7 +145,7 @@ def _measure(run: Opened, faces: np.ndarray, names: Sequence[str], judge: str, s
         "reconstruction": evaluation["editors"]["model"]["reconstruction"],
         "cells": cells("model"),
         "unedited": {"cells": {k: {**v, "same_person": None} for k, v in cells("copy").items()}},
-        "notes": evaluation["notes"],
+        "notes": [note for note in evaluation["notes"] if not note.startswith("copy: ")],
     }
 
 

@@ -59,6 +59,7 @@ class Seen:
 
 
 Watch = Callable[[Seen], None]
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)  # of a curve
 
 
 def evaluate_editors(
@@ -165,9 +166,6 @@ def invertible(method: Any, source: Any, indices: np.ndarray) -> np.ndarray:
 def evaluate_editor(editor: Editor, *args: Any, **kwargs: Any) -> Evaluation:
     """`evaluate_editors` of one editor, named "model"."""
     return evaluate_editors({"model": editor}, *args, **kwargs)
-
-
-STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 
 def check(

@@ -325,6 +325,11 @@ class AttGAN(FromConfig):
         return images, new.get("batch_stats", {})
 
 
+def opponent_updates(config: ml_collections.ConfigDict) -> int:
+    """How often an extension's opponent is updated, per update of the generator; once as often as D."""
+    return config.get("opponent_updates", config.critic_updates)
+
+
 class Generator(AttGAN):
     """AttGAN without D and C, as some files have it: it cannot train, nor read attributes off a face."""
 

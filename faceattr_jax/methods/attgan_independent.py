@@ -3,7 +3,8 @@
 IcGAN and Fader networks ask for a latent that is independent of the attributes. The paper holds that this costs
 reconstruction, and shows it by adding Fader's constraint to AttGAN: a discriminator learns to read a off z, and the
 encoder to make it read 1 - a. Everything else is `methods.attgan`. With the weight `loss.independence` at 0 this is
-AttGAN itself, watched; with `loss.generator_classification` at 0 the constraint alone has to make edits happen.
+AttGAN itself on other draws, watched; with `loss.generator_classification` at 0 the constraint alone has to make edits
+happen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ class AttGANIndependent(attgan.AttGAN):
 
     @property
     def opponents(self) -> tuple[Phase, ...]:
-        updates, moving = self.config.opponent_updates, ("batch_stats/encoder",)
+        updates, moving = attgan.opponent_updates(self.config), ("batch_stats/encoder",)
         return (Phase("latent", ("latent",), self.latent_objective, mutates=moving, repeats=updates, draw="update"),)
 
     def latent_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:

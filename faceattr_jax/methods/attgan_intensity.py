@@ -79,7 +79,7 @@ class AttGANIntensity(attgan.AttGAN):
 
     @property
     def opponents(self) -> tuple[Phase, ...]:
-        updates, moving = self.config.opponent_updates, ("batch_stats/encoder",)
+        updates, moving = attgan.opponent_updates(self.config), ("batch_stats/encoder",)
         return (Phase("prior", ("prior",), self.prior_objective, mutates=moving, repeats=updates, draw="update"),)
 
     def prior_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:

@@ -351,7 +351,10 @@ def test_faces_of_people_are_recognised(monkeypatch, tmp_path, network):
     for row in found["Attribute accuracy"]["rows"]:
         if row["which"] in runs.ATTRIBUTES:
             assert row["beside"]["same person"] == pytest.approx(same[row["which"]])
-    assert [row["strength"] for row in tree["curves"][0]] == [0, 0.5, 1, 1.5, 2]
+    curve = {row["strength"]: row for row in tree["curves"][0]}
+    assert list(curve) == [0, 0.5, 1, 1.5, 2]
+    assert len({row["distance"] for row in curve.values()}) == 5, "each strength is watched by itself"
+    assert all(0 <= row["same_person"] <= 1 for row in curve.values())
     assert 'alt="By strength"' in (tmp_path / "evaluation.html").read_text()
 
 

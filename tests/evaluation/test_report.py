@@ -45,6 +45,8 @@ def test_tables(found: dict[str, Any]) -> None:
     assert "| Male | 6 | 0.833 | 0.167 | 1.000 | 6 | 1.000 | 0.000 | 0.000 |" in text
     assert "## Against the drawn truth" in text
     assert "## By strength" not in text
+    wrong, faces = 1, found["judge"]["Male"]
+    assert f"| Male | {faces['balanced_accuracy']:.3f} | {1 - wrong / 24:.3f} | {faces['majority']:.3f} |" in text
     for line in ("* data: fake, test split", "* judge path: runs/judge", "* adding Eyeglasses: no face here lacks it"):
         assert line in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]

@@ -266,7 +266,7 @@ def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(spec
         "batch_stats/encoder", *(["batch_stats/decoder"] if number != 1 else []),
     }  # fmt: skip
     # No Wasserstein loss depends on a critic's own bias.
-    assert checks.unmoved(before, after) <= {"critic/bias", "out/bias"}
+    assert checks.unmoved(before, after) <= {"discriminator/critic/bias", "prior_critic/out/bias"}
     # The first leaf of an optimizer's state is its count of updates.
     assert {jax.tree.leaves(after.opt_states[name])[0].item() for name in phase.trains} == {phase.repeats}
 
