@@ -45,9 +45,9 @@ class AttGANIntensity(attgan.AttGAN):
         size, n = self.config.image_size, len(self.attributes)
         features = jax.eval_shape(self.encode, variables, jnp.zeros((1, size, size, 3)))
         z = jnp.zeros(features[-1].shape)
-        intensity = self.networks["intensity"].init(intensity_key, z)["params"]
+        intensity = self.networks["z_int"].init(intensity_key, z)["params"]
         critic = self.networks["prior_critic"].init(critic_key, jnp.zeros((1, n)))["params"]
-        return {**variables, "params": {**variables["params"], "intensity": intensity, "prior_critic": critic}}
+        return {**variables, "params": {**variables["params"], "z_int": intensity, "prior_critic": critic}}
 
     # Inference.
 
@@ -108,8 +108,13 @@ class AttGANIntensity(attgan.AttGAN):
         return jnp.clip(self._intensities(variables, features) * signs, -1.0, 1.0)
 
     def _intensities(self, variables: Variables, features: Sequence[jax.Array]) -> jax.Array:
-        own = {"params": variables["params"]["intensity"]}
-        return nn.sigmoid(self.networks["intensity"].apply(own, features[-1]))
+        """sigmoid(FC(z / sqrt(d))) of the d elements of z, (B, n).
+
+        A step of Adam moves a layer of thousands of inputs as far as all of them together: without the root z_int goes
+        from one end to the other in a few steps, and its critic never catches up.
+        """
+        own, z = {"params": variables["params"]["z_int"]}, features[-1]
+        return nn.sigmoid(self.networks["z_int"].apply(own, z / z[0].size ** 0.5))
 
     def _criticize(self, variables: Variables, intensities: jax.Array) -> jax.Array:
         return self.networks["prior_critic"].apply({"params": variables["params"]["prior_critic"]}, intensities)[:, 0]
@@ -123,12 +128,12 @@ def build(config: ml_collections.ConfigDict) -> AttGANIntensity:
         config,
         {
             **plain.networks,
-            "intensity": MLP((), len(config.attributes)),
+            "z_int": MLP((), len(config.attributes)),
             "prior_critic": MLP(tuple(config.model.prior_critic), 1),
         },
         {
             **plain.optimizers,
-            "generator": dataclasses.replace(generator, networks=(*generator.networks, "intensity")),
+            "generator": dataclasses.replace(generator, networks=(*generator.networks, "z_int")),
             "prior": Optimizer(("prior_critic",), adam(config), learning_rate(config)),
         },
     )

@@ -105,7 +105,7 @@ def decoded(spec, features, code, train):
 
 def strong(z):
     """z_int by hand."""
-    return sigmoid(mlp(variables(INTENSITY)["params"]["intensity"], z))
+    return sigmoid(mlp(variables(INTENSITY)["params"]["z_int"], z / z[0].size ** 0.5))
 
 
 # Networks.
@@ -113,7 +113,7 @@ def strong(z):
 
 def test_networks_are_attgans_and_one_or_two_more():
     plain = build(configs.load("attgan_64")).networks
-    for spec, own in ((INTENSITY, ("intensity", "prior_critic")), (INDEPENDENT, ("latent_discriminator",))):
+    for spec, own in ((INTENSITY, ("z_int", "prior_critic")), (INDEPENDENT, ("latent_discriminator",))):
         method = build(configs.load(spec))
         assert {name: method.networks[name] for name in plain} == plain
         assert set(method.networks) == {*plain, *own}
@@ -122,7 +122,7 @@ def test_networks_are_attgans_and_one_or_two_more():
     assert latents.shape == (1, 4 * 4 * 512)
     z = jnp.zeros((1, 4, 4, 512))
     networks = build(configs.load(INTENSITY)).networks
-    found = checks.layer_outputs(networks["intensity"], z)
+    found = checks.layer_outputs(networks["z_int"], z)
     assert (found["out/__call__"], found["__call__"]) == ((13,), (13,))
     found = checks.layer_outputs(networks["prior_critic"], jnp.zeros((1, 13)))
     assert [found[f"{name}/__call__"] for name in ("hidden0", "hidden1", "out")] == [(256,), (256,), (1,)]
@@ -246,7 +246,7 @@ def test_with_weight_0_the_generator_learns_as_attgans_does():
 # Phases.
 
 TRAINED = {
-    INTENSITY: [{"discriminator"}, {"prior_critic"}, {"encoder", "decoder", "intensity"}],
+    INTENSITY: [{"discriminator"}, {"prior_critic"}, {"encoder", "decoder", "z_int"}],
     INDEPENDENT: [{"discriminator"}, {"latent_discriminator"}, {"encoder", "decoder"}],
 }
 
