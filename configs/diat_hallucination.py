@@ -8,11 +8,24 @@ DIAT without a mask, with a reconstruction loss (section III-D); for the face ne
 SSIM on 2,000 test faces: bicubic 29.68/.606, U-Net 30.12/.672, DIAT 28.85/.643, which looks better.
 
 Variants: ``:unet`` is the paper's baseline, T alone with the reconstruction loss. ``:synthetic`` and
-``:unet_synthetic`` are for drawn faces at 64 px (from 8), on two cores:
+``:unet_synthetic`` are for drawn faces at 64 px (from 8), on two cores; with a judge for the Frechet distance:
 
+    faceattr train --config=recognizer_64:synthetic --workdir=runs/recognizer_synthetic
+    faceattr train --config=classifier_synthetic --workdir=runs/judge_64 --config.image_size=64
     faceattr train --config=diat_hallucination:synthetic --workdir=runs/hallucination_synthetic \
         --config.face.path=runs/recognizer_synthetic
     faceattr train --config=diat_hallucination:unet_synthetic --workdir=runs/unet_synthetic
+    faceattr evaluate --workdir=runs/hallucination_synthetic --judge=runs/judge_64 --images=500
+
+Seed 0 on 500 test faces, 2026-11-28 (a recogniser of faces up to 20 pixels off the centre, a judge of eight attributes,
+45 and 19 minutes of one core beside other trainings):
+
+              PSNR   SSIM   gradient energy   Frechet distance by the judge
+    bicubic   20.82  .501   .05 of the truth  50.3
+    U-Net     23.15  .636   .43               15.8
+    DIAT      20.29  .518   .69               15.5 (untrained 161)
+
+As in the paper DIAT is sharper than the U-Net, and its PSNR below bicubic's; its faces are noisy.
 """
 
 from ml_collections import ConfigDict

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdir of a run, or one checkpoint in it")
     compare.add_argument("--out", type=Path, required=True, help="folder of the report")
     for sub, split, which in ((evaluate, "", "test, or the protocol's"), (compare, "test", "test")):
-        sub.add_argument("--judge", default="", help="workdir of a classifier, for an editor")
+        sub.add_argument("--judge", default="", help="workdir of a classifier, for an editor or a restorer")
         sub.add_argument("--data", default="", help="other data than the runs' own")
         sub.add_argument("--split", default=split, help=f"train, valid, test or all ({which})")
         sub.add_argument(

@@ -52,9 +52,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run and write the report into `out`; returns the flat summary that ``evaluation.json`` begins with.
 
-    workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor. data: instead of the data
-    that the run was trained on. images: how many of the split, 0 for all (of a recogniser opening.PEOPLE_IMAGES, of
-    whole people). curve: accuracy over strengths, too. Raises `UserError` where the pieces do not fit together.
+    workdir: of the run, or one checkpoint. judge: workdir of a classifier, for an editor or a restorer. data: instead
+    of the data that the run was trained on. images: how many of the split, 0 for all (of a recogniser
+    opening.PEOPLE_IMAGES, of whole people). curve: accuracy over strengths, too. Raises `UserError` where the pieces do
+    not fit together.
     """
     opened = open_run(workdir, data=data, split=split, images=images)
     model, source, indices, protocol = opened.model, opened.source, opened.indices, opened.protocol
@@ -67,7 +68,7 @@ def evaluate(
             )
         return _evaluate_exchanger(opened, judge, out)
     if "restore" in model.method.capabilities:
-        return _evaluate_restorer(model, source, indices, out, protocol)
+        return _evaluate_restorer(opened, judge, out)
     evaluate_model = _evaluate_recognizer if "embed" in model.method.capabilities else _evaluate_judge
     return evaluate_model(model, source, indices, out, protocol)
 
@@ -88,13 +89,18 @@ def _evaluate_recognizer(
     return summary
 
 
-def _evaluate_restorer(
-    model: Editor, source: Source, indices: np.ndarray, out: Path, protocol: dict[str, str]
-) -> dict[str, Any]:
+def _evaluate_restorer(opened: Opened, judge: str, out: Path) -> dict[str, Any]:
+    """judge: reads the Frechet distance's features, where there is one."""
+    model, source, indices, protocol = opened.model, opened.source, opened.indices, dict(opened.protocol)
+    embedders = {}
+    if judge or model.config.evaluation.judge:
+        judging, about = open_judge(opened, judge)
+        embedders = {"judge": judging.features} if judging.embeds else {}
+        protocol |= {f"judge {key}": value for key, value in about.items()}
     compiled = restoration.Compiled(model.method)
     untrained = _untrained(model)
     held = everywhere({"model": model.variables, "untrained": untrained})
-    rows = restoration.evaluate(compiled, held, source, indices)
+    rows = restoration.evaluate(compiled, held, source, indices, embedders=embedders)
     files.write(
         out / "evaluation.json",
         json.dumps({**rows["model"], "protocol": protocol, "rows": rows}, indent=2, allow_nan=False),

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceattr_jax.data.images import to_float
+from faceattr_jax.data.images import to_float, to_uint8
 from faceattr_jax.errors import UserError
-from faceattr_jax.evaluation import editing, metrics, restoration
+from faceattr_jax.evaluation import editing, features, metrics, restoration
 
 
 class Method:
@@ -44,6 +44,23 @@ def test_the_copy_scores_as_what_it_was_given_and_batches_do_not_matter(fake):
     np.testing.assert_array_equal(pictures[:, 0], pictures[:, 1])
     np.testing.assert_array_equal(pictures[:, 2], source.images(indices[:2]))
     assert names == ["Input", "Restored", "Truth"]
+
+
+def test_frechet_distances_are_of_the_named_features_of_whole_sets(fake):
+    """Features of three numbers a picture, read off its 8-bit levels; the truth is at no distance from itself."""
+    source, indices = fake.Source(count=24), np.arange(24)
+    compiled, held = restoration.Compiled(Method()), {"copy": {"scale": 1.0}, "grey": {"scale": 0.0}}
+
+    def means(images):
+        return jnp.mean(images, axis=(1, 2))
+
+    rows = restoration.evaluate(compiled, held, source, indices, embedders={"means": means}, batch_size=7)
+    truth = to_float(jnp.asarray(source.images(indices)))
+    noisy = compiled.degrade(truth, jnp.asarray(indices))
+    for name, images in (("copy", noisy), ("degraded", noisy), ("grey", jnp.zeros_like(truth))):
+        a, b = (features.Moments().add(np.asarray(means(to_float(to_uint8(x))))) for x in (truth, images))
+        np.testing.assert_allclose(rows[name]["frechet_means"], features.frechet(a, b), rtol=1e-4, atol=1e-7)
+    assert rows["grey"]["frechet_means"] > 10 * rows["copy"]["frechet_means"] > 0
 
 
 def test_one_way_editors_are_shown_the_faces_that_they_can_edit(fake):

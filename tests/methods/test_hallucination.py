@@ -110,7 +110,7 @@ def test_the_baseline_killed_and_resumed(on_one_device, faces, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_hallucination_and_its_baseline_run_and_are_evaluated(on_one_device, faces, tmp_path, monkeypatch):
+def test_hallucination_and_its_baseline_run_and_are_evaluated(on_one_device, faces, trained, tmp_path, monkeypatch):
     short = {"steps.discriminator": 1, "steps.transfer": 1, "steps.smoothing": 1}
     narrow = {**NARROW, "train.iterations": 2, "train.evaluate_every": 2}
     rest = {"model.discriminator_width": 2, "model.discriminator": ((1, 8, 2), (1, 3, 1), (2, 4, 2)), "model.fc": 4,
@@ -119,7 +119,12 @@ def test_hallucination_and_its_baseline_run_and_are_evaluated(on_one_device, fac
     checks.killed_and_resumed(monkeypatch, config, tmp_path, 1).rename(tmp_path / "diat")
     loop.train(runs.changed(UNET, narrow, faces, {}), tmp_path / "unet")
     assert not (tmp_path / "unet" / "frozen.json").exists()
-    reports = {name: evaluate(tmp_path / name, tmp_path / f"{name}_report", images=6) for name in ("diat", "unet")}
+    reports = {
+        name: evaluate(tmp_path / name, tmp_path / f"{name}_report", judge=judge, images=6)
+        for name, judge in (("diat", str(trained / "judge")), ("unet", ""))
+    }
+    assert reports["diat"]["frechet_judge"] > 0
+    assert "frechet_judge" not in reports["unet"]
     rows = {name: json.loads((tmp_path / f"{name}_report" / "evaluation.json").read_text())["rows"] for name in reports}
     assert rows["diat"]["degraded"] == rows["unet"]["degraded"]
     assert 0 < rows["diat"]["degraded"]["gradient_energy_ratio"] < 1
