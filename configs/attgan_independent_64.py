@@ -8,11 +8,24 @@
 
 That is both constraints, AttGAN's alone, and the independent latent alone. `faceattr evaluate` tells of each how well a
 probe reads the attributes off z, and how well faces are reconstructed and edited. No skip connections: past them z
-need not tell anything. ``:synthetic`` is for drawn faces at 64 px on two cores; no whole run has been measured yet:
+need not tell anything. ``:synthetic`` is for drawn faces at 64 px on two cores:
 
     faceattr train --config=classifier_synthetic --workdir=runs/judge_64 --config.image_size=64
     faceattr train --config=attgan_independent_64:synthetic --workdir=runs/both
     faceattr evaluate --workdir=runs/both --judge=runs/judge_64 --images=500
+
+Seed 0 on 500 test faces, 2026-11-28, by commit 8d812a3, whose latent discriminator had D's two updates and batches (a
+run takes 15 to 30 minutes of one core, by what else runs):
+
+                                  a probe reads   reconstruction   edits' accuracy   region error ratio
+    AttGAN                        .991            24.6 dB          .982              .633
+    both constraints, weight 1    .987            23.0 dB          .982              .668
+    both constraints, weight 20   .982            20.3 dB          .979              .713
+    independence alone, 20        .988            20.8 dB          .945              .734
+
+So reconstruction and edits suffer, as the paper argues; but the latent is independent of the attributes in the eyes of
+its own opponent alone (right on .79 of them in the end, where guessing the commoner value is on .78): one that learns
+afterwards reads them as well as ever, untrained encoders' latents included (.988).
 """
 
 from ml_collections import ConfigDict
@@ -33,6 +46,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.independence_ramp = config.train.iterations // 2  # iterations
     if variant:
         config.model.skips = 0
-        # Large beside Fader's: a short run on six attributes is to show what the constraint does. Not tuned.
-        config.loss.independence = 1.0
+        # Large beside Fader's: a short run on six attributes is to show what the constraint does.
+        config.loss.independence = 20.0
     return config
