@@ -14,8 +14,8 @@ need not tell anything. ``:synthetic`` is for drawn faces at 64 px on two cores:
     faceattr train --config=attgan_independent_64:synthetic --workdir=runs/both
     faceattr evaluate --workdir=runs/both --judge=runs/judge_64 --images=500
 
-Seed 0 on 500 test faces, 2026-11-28, by commit 8d812a3, whose latent discriminator had D's two updates and batches (a
-run takes 15 to 30 minutes of one core, by what else runs):
+Seed 0 on 500 test faces, 2026-11-28, by commit 8d812a3, whose latent discriminator had D's two updates and batches (20
+to 32 minutes a run, beside up to three other trainings); not measured again with the five of its own that it has now:
 
                                   a probe reads   reconstruction   edits' accuracy   region error ratio
     AttGAN                        .991            24.6 dB          .982              .633

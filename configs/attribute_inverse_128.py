@@ -20,8 +20,8 @@ Seed 0 on 500 test faces, 2026-11-27: glasses come and go on .994 (the worse dir
 error ratio .618 (floor .169; .763 of glasses that come, .473 of those that go): the frame is G's own and not the
 truth's, and edges of hair are noisy. Without noise on what G's second pass sees, 4,000 iterations had .677 with a
 change of 30 and .667 with 120; without `loss.change`, too, (another network, other rates) hair and backgrounds changed
-their hue, which the second pass undid, and that ratio was .924. A penalty on the root of the change, for
-its small and many parts, came to .611 in as many iterations as the first (1.000 seen; 2026-11-28): not worth its code.
+their hue, which the second pass undid, and that ratio was .924. A penalty of 40 on the root of the change came to .611
+in 8,000 iterations with that noise (1.000 seen; 2026-11-28): not worth its code.
 """
 
 from ml_collections import ConfigDict

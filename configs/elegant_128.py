@@ -19,10 +19,10 @@ fell to .39 and .33: it was left out. Left out so far, too (in commit 74711c6, 2
 back from C, a constant, and the part of A's own code, by 150 in L2, beside |C - A| by 10, faces that lack the attribute
 back from each other's parts, by 20 in L2, and decaying rates: on 200 faces .949 transferred, a rank correlation of .25
 (95 % .10 to .39; shuffled .01) with the colour of the reference's frame, a ratio of .80, .66 for two at once, and 1.38
-times reconstruction's drift. Its losses stood still from iteration 1,500 on: the network was too narrow. With an
+times reconstruction's drift. Its losses stood still from iteration 1,500 on: the network seems too narrow. With an
 encoder of (4, 2, 4, 8) widths, whose finest map has room to spare for the picture's 12 values of each place, 2,500
-iterations were ahead of those 6,500 (2026-11-28): of a face whose glasses were taken off .80 of the error was left for
-.83, and .71 for .79 where its own part of the code put them back on.
+iterations were ahead of those 6,500 (48 faces, 2026-11-28): of a face whose glasses were taken off .80 of the error was
+left for .83, and .71 for .79 where its own part of the code put them back on.
 """
 
 from ml_collections import ConfigDict

@@ -23,6 +23,7 @@ from faceattr_jax.methods.base import (
     Ctx,
     EditRequest,
     FromConfig,
+    Objective,
     Optimizer,
     Out,
     Phase,
@@ -325,9 +326,13 @@ class AttGAN(FromConfig):
         return images, new.get("batch_stats", {})
 
 
-def opponent_updates(config: ml_collections.ConfigDict) -> int:
-    """How often an extension's opponent is updated, per update of the generator; once as often as D."""
-    return config.get("opponent_updates", config.critic_updates)
+def opponent(config: ml_collections.ConfigDict, name: str, objective: Objective) -> Phase:
+    """The training of what an extension sets against z, by the optimizer of that name.
+
+    Runs from before `opponent_updates` updated it as often as D.
+    """
+    updates = config.get("opponent_updates", config.critic_updates)
+    return Phase(name, (name,), objective, mutates=("batch_stats/encoder",), repeats=updates, draw="update")
 
 
 class Generator(AttGAN):

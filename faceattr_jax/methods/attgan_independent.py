@@ -39,8 +39,7 @@ class AttGANIndependent(attgan.AttGAN):
 
     @property
     def opponents(self) -> tuple[Phase, ...]:
-        updates, moving = attgan.opponent_updates(self.config), ("batch_stats/encoder",)
-        return (Phase("latent", ("latent",), self.latent_objective, mutates=moving, repeats=updates, draw="update"),)
+        return (attgan.opponent(self.config, "latent", self.latent_objective),)
 
     def latent_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """The latent discriminator learns to read a off z."""

@@ -79,8 +79,7 @@ class AttGANIntensity(attgan.AttGAN):
 
     @property
     def opponents(self) -> tuple[Phase, ...]:
-        updates, moving = attgan.opponent_updates(self.config), ("batch_stats/encoder",)
-        return (Phase("prior", ("prior",), self.prior_objective, mutates=moving, repeats=updates, draw="update"),)
+        return (attgan.opponent(self.config, "prior", self.prior_objective),)
 
     def prior_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """The critic learns to tell z_int from U(0, 1)^n, by WGAN-GP as D does."""

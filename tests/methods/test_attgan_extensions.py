@@ -271,6 +271,15 @@ def test_each_phase_trains_its_networks_and_leaves_the_others_bit_identical(spec
     assert {jax.tree.leaves(after.opt_states[name])[0].item() for name in phase.trains} == {phase.repeats}
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_runs_from_before_opponents_had_updates_of_their_own_update_them_as_often_as_d(spec):
+    config = tiny(spec).config.copy_and_resolve_references()
+    with config.unlocked():
+        del config.opponent_updates
+    critic, opponent, _ = build(config).stages[0].phases
+    assert opponent.repeats == critic.repeats == 2
+
+
 @pytest.mark.parametrize("spec", ["attgan_64", INTENSITY, pytest.param(INDEPENDENT, marks=pytest.mark.slow)])
 def test_host_dispatch_and_scan_give_the_same_numbers(spec):
     host, scanned = checks.executor(tiny(spec)), checks.executor(tiny(spec), scan=True)
