@@ -134,6 +134,14 @@ STYLES_OF: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Fields of `Style` that belong to one attribute alone."""
 
+FREE_STYLES: dict[str, tuple[str, ...]] = {
+    **STYLES_OF,
+    **dict.fromkeys(("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"), ("shade",)),
+    "Male": ("long_hair", "long_spread", "short_hair", "stubble"),
+    "Young": ("wrinkles",),
+}
+"""Fields of `Style` that an edit of the attribute leaves free: its own, and those that the face does not show yet."""
+
 
 class Face(NamedTuple):
     """One picture: its person, shot and styles (NamedTuples of float scalars) and its own labels (A,) in {0, 1}.

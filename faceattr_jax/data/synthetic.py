@@ -28,6 +28,7 @@ from faceattr_jax.attributes import CONFLICTS
 from faceattr_jax.data.drawing import Array
 from faceattr_jax.data.faces import (
     ATTRIBUTES,
+    FREE_STYLES,
     ROW_OFFSET,
     STYLES_OF,
     TEMPLATE,
@@ -53,6 +54,9 @@ FARTHEST = 40.0  # a shift that leaves eyes and mouths in the picture
 
 _KEPT = np.array([[float(b not in CONFLICTS.get(a, ())) for b in ATTRIBUTES] for a in ATTRIBUTES], np.float32)
 """_KEPT[a, b]: 0 where setting attribute a to 1 sets b to 0."""
+
+_FREE = np.array([[field in FREE_STYLES.get(a, ()) for field in Style._fields] for a in ATTRIBUTES])
+"""_FREE[a, f]: whether an edit of attribute a leaves field f of a face's style free."""
 
 # --- one face -------------------------------------------------------------------------------------------------
 
@@ -126,6 +130,17 @@ def sample_face(seed: Array | int, index: Array | int, style: Array | int = -1, 
     return Face(person, taken, draw(Style, stream), labels, tone)
 
 
+def _edited(
+    seed: Array | int, index: Array | int, changed: Array, style: Array | int, shift: Array | float = SHIFT
+) -> Face:
+    """Face `index` where the attributes `changed`, bool (A,), leave its style free: from stream `style`, -1 its own."""
+    face, redrawn = (sample_face(seed, index, stream, shift) for stream in (-1, style))
+    free = jnp.any(changed[:, None] & _FREE, axis=0)
+    styles = jnp.where(free, jnp.stack(redrawn.style), jnp.stack(face.style))
+    tone = jnp.where(changed[ATTRIBUTES.index("Pale_Skin")], redrawn.tone, face.tone)
+    return face._replace(style=Style(*styles), tone=tone)
+
+
 def _eight_bit(image: Array) -> Array:
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
@@ -135,16 +150,18 @@ def region(
 ) -> Array:
     """Where an edit of the attribute may change the picture of face `index`: a soft mask (size, size) in [0, 1].
 
-    The largest difference, over the face's own style and all STYLES streams, between the pictures with the attribute
-    0 and 1, the other labels being the face's own, less those that the attribute excludes (`attributes.CONFLICTS`):
-    1 from a difference of 6/255 in any channel on, 0 for none. Then every pixel takes the largest value of its 3 x 3
-    neighbourhood.
+    The largest difference, over the face's own style and all STYLES streams for what the edit leaves free, between the
+    pictures with the attribute 0 and 1, the other labels being the face's own, less those that the attribute excludes
+    (`attributes.CONFLICTS`): 1 from a difference of 6/255 in any channel on, 0 for none. Then every pixel takes the
+    largest value of its 3 x 3 neighbourhood.
     """
     labels = sample_face(seed, index).labels
     pair = jnp.stack([labels, labels * jnp.asarray(_KEPT)[attribute]]).at[:, attribute].set(jnp.array([0.0, 1.0]))
 
+    changed = jnp.arange(len(ATTRIBUTES)) == attribute
+
     def picture(case: Array) -> Array:  # a loop compiles one renderer, not eighteen
-        return render(sample_face(seed, index, case // 2 - 1, shift), pair[case % 2], size)
+        return render(_edited(seed, index, changed, case // 2 - 1, shift), pair[case % 2], size)
 
     pictures = jax.lax.map(picture, jnp.arange(2 * (STYLES + 1))).reshape(STYLES + 1, 2, size, size, 3)
     widest = jnp.abs(pictures[:, 1] - pictures[:, 0]).max((0, 3))
@@ -163,7 +180,8 @@ def _chunk(size: int) -> int:
 @lru_cache
 def _renderer(size: int) -> Callable:
     def one(seed: Array, shift: Array, index: Array, labels: Array, style: Array) -> Array:
-        return _eight_bit(render(sample_face(seed, index, style, shift), labels, size))
+        changed = labels != sample_face(seed, index).labels
+        return _eight_bit(render(_edited(seed, index, changed, style, shift), labels, size))
 
     return jax.jit(jax.vmap(one, (None, None, 0, 0, None)))
 
@@ -263,10 +281,10 @@ class SyntheticSource:
         """The same faces with other attributes: uint8 (B, size, size, 3).
 
         `labels` (B, A) are 0 or 1 in the order of ATTRIBUTES. `style` None keeps each face's own styles, so that its
-        own labels give its own picture, bit for bit; k in range(STYLES) draws every style within an attribute
-        (frames, length of the bangs, shade of the hair, ...) anew from stream k. `wearing` names attributes (of
-        `faces.STYLES_OF`) that are worn in other faces' own styles, each with those faces (B,), which need not have
-        the attribute; `style` is None then.
+        own labels give its own picture, bit for bit; k in range(STYLES) draws what the other attributes leave free
+        (`faces.FREE_STYLES`: frames, length of the bangs, shade of the hair, ...) anew from stream k, and all else is
+        the face's own. `wearing` names attributes (of `faces.STYLES_OF`) that are worn in other faces' own styles, each
+        with those faces (B,), which need not have the attribute; `style` is None then.
         """
         indices, labels = self._checked(indices), np.asarray(labels)
         shape = (len(indices), len(ATTRIBUTES))

@@ -198,15 +198,17 @@ def test_own_labels_and_own_style_give_the_own_picture(source):
     np.testing.assert_array_equal(source.counterfactual(indices, source.table.labels[indices]), source.images(indices))
 
 
-def test_a_style_stream_redraws_styles_alike_every_time(source):
-    indices = np.arange(0, 200, 10)
-    labels = np.tile(
-        [name in ("Eyeglasses", "Bangs", "Young", "Black_Hair", "No_Beard") for name in ATTRIBUTES], (20, 1)
-    )
+def test_a_style_stream_redraws_what_an_edit_leaves_free_alike_every_time(source):
+    indices = np.arange(0, 300, 10)
+    labels = edited(source.table.labels[indices].astype(np.float32), {"Wearing_Hat": 1}, ATTRIBUTES)
     own, first, again, last = (source.counterfactual(indices, labels, style) for style in (None, 0, 0, STYLES - 1))
     np.testing.assert_array_equal(first, again)
+    worn = source.table.select(["Wearing_Hat"])[indices, 0] > 0
+    assert 0 < worn.sum() < len(worn)
     for a, b in ((own, first), (first, last), (own, last)):
-        assert (np.abs(a.astype(int) - b).mean((1, 2, 3)) > 0.5).all()
+        change = np.abs(a.astype(int) - b).mean((1, 2, 3))
+        assert (change[~worn] > 1).all()  # another hat
+        assert (change[worn] == 0).all()
 
 
 def test_a_style_stream_redraws_the_tone_of_pale_faces_alone(source):
@@ -238,6 +240,25 @@ def test_every_attribute_is_visible_inside_its_region_and_only_there(source, att
     assert np.sqrt((change**2).sum((1, 2)))[~hidden].min() > 40
     inside = masks > 0.5
     assert (change * inside).sum() / inside.sum() > 5
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_in_every_style_a_truth_is_the_face_itself_outside_the_region(source, attribute):
+    """An edit of glasses leaves the length of the hair alone, whatever glasses they are."""
+    indices = np.arange(3, 500, 31)
+    own = source.table.labels[indices].astype(np.float32)
+    value = 1 - own[:, ATTRIBUTES.index(attribute)]
+    after = np.concatenate(
+        [edited(row[None], {attribute: int(v)}, ATTRIBUTES) for row, v in zip(own, value, strict=True)]
+    )
+    mask = np.zeros((len(indices), SIZE, SIZE))
+    for column in np.flatnonzero((after != own).any(axis=0)):
+        rows = after[:, column] != own[:, column]
+        mask[rows] = np.maximum(mask[rows], source.region(indices[rows], ATTRIBUTES[column]))
+    for style in (None, 0, STYLES - 1):
+        truth = source.counterfactual(indices, after, style).astype(np.float32)
+        change = np.abs(truth - source.images(indices)).max(-1)
+        assert (change[mask < 1 / 6] <= 2).all()
 
 
 def test_regions_are_local(source):
