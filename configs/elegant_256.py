@@ -61,11 +61,17 @@ def common(variant: str) -> ConfigDict:
     config.loss = ConfigDict(
         {
             "reconstruction": 1.0,
-            "distance": "l1",  # of the reconstruction; the paper's norm is not named, the code has "l2", squared
+            "distance": "l1",  # of faces from what is to be them; the paper names no norm, the code has "l2", squared
             "adversarial": (1.0, 1.0),  # of the generator, at full and at half size
             "discriminators": (1.0, 1.0),  # of the discriminators' own losses
+            # Terms that the paper does not have, for the reference's style to be taken over (see elegant_128).
+            "own_part": 0.0,  # of A's distance from C decoded with A's own part of the code, and B's from D
+            "change": 0.0,  # of |C - A| and |D - B|, in L1
+            "neutral": 0.0,  # of B's distance from B decoded with another such face's part of the code
         }
     )
+    # The probability that a pair exchanges another attribute beside the iteration's; the paper has one at a time.
+    config.others = 0.0
     config.optimizer.weight_decay = 0.0  # L2, through Adam's direction; the paper is silent
     config.train.iterations = STEPS * len(config.attributes)
     config.train.checkpoint_every = 2_000 * len(config.attributes)  # the code's

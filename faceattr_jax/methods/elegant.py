@@ -318,7 +318,7 @@ class ELEGANT(FromConfig):
 
     def discriminators_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """min over D1, D2 of L_D1 + L_D2 (eqs. 7-9), each image with its labels, C and D with exchanged ones."""
-        pair = self._pair(variables, batch, ctx.index)
+        pair = self._pair(variables, batch, ctx)
         fakes = jax.lax.stop_gradient(self.decode(variables, pair.images, pair.features, pair.exchanged))
         metrics = {}
         for name in SCALES:
@@ -332,28 +332,73 @@ class ELEGANT(FromConfig):
         return Out(losses={"discriminators": jnp.asarray(loss)}, metrics=metrics)
 
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
-        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12)."""
-        pair = self._pair(variables, batch, ctx.index)
+        """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
+
+        Neither makes D wear A's style. Three terms that the paper does not have do: by `loss.own_part` C, given the
+        part of A's own code, must decode to A, and D to B; by `loss.change` C stays near A and D near B, so that the
+        part need not hold the whole face; by `loss.neutral` one face's part without the attribute is like another's.
+        """
+        weights = self.config.loss
+        pair = self._pair(variables, batch, ctx)
         reconstructions = self.decode(variables, pair.images, pair.features, pair.features[-1])
         fakes = self.decode(variables, pair.images, pair.features, pair.exchanged)
-        metrics = {"reconstruction": 2.0 * DISTANCES[self.config.loss.distance](reconstructions, pair.images)}
-        loss = self.config.loss.reconstruction * metrics["reconstruction"]
-        for weight, name in zip(self.config.loss.adversarial, SCALES, strict=True):
+        distance = DISTANCES[weights.distance]
+        metrics = {"reconstruction": 2.0 * distance(reconstructions, pair.images)}
+        loss = weights.reconstruction * metrics["reconstruction"]
+        for weight, name in zip(weights.adversarial, SCALES, strict=True):
             logits = self._discriminate(variables, name, fakes, pair.exchanged_labels)
             metrics[name] = 2.0 * losses.nonsaturating_generator(logits)
             loss = loss + weight * metrics[name]
+        if weights.own_part:
+            metrics["own_part"] = 2.0 * distance(self._with_own_part(variables, pair, fakes), pair.images)
+            loss = loss + weights.own_part * metrics["own_part"]
+        if weights.change:
+            metrics["change"] = 2.0 * losses.l1(fakes, pair.images)
+            loss = loss + weights.change * metrics["change"]
+        if weights.neutral:
+            metrics["neutral"] = 2.0 * distance(*self._with_neutral_part(variables, pair, self._chosen(ctx.index)))
+            loss = loss + weights.neutral * metrics["neutral"]
         return Out(losses={"generator": loss}, metrics=metrics)
 
-    def _pair(self, variables: Variables, batch: Batch, index: jax.Array) -> "_Pair":
-        """A and B, and what becomes of their codes and labels with attribute `index`, which is traced, exchanged."""
+    def _with_own_part(self, variables: Variables, pair: "_Pair", fakes: jax.Array) -> jax.Array:
+        """C and D decoded with the exchanged parts of A's and B's own codes, alternating (2B, S, S, 3).
+
+        C and D are constants here: trained, C would hide A's style in traces that nobody sees.
+        """
+        fakes = jax.lax.stop_gradient(fakes)
+        features = self.encode(variables, fakes)
+        code, _ = exchange(features[-1], pair.features[-1], interleave(pair.channels, pair.channels))
+        return self.decode(variables, fakes, features, code)
+
+    def _with_neutral_part(self, variables: Variables, pair: "_Pair", chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """B decoded with the part of another face that lacks the chosen attribute, and B itself, (B, S, S, 3)."""
+        _, images = separate(pair.images)
+        features = [separate(feature)[1] for feature in pair.features]
+        code, _ = exchange(features[-1], jnp.roll(features[-1], 1, axis=0), self.channels(chosen))
+        return self.decode(variables, images, features, code), images
+
+    def _chosen(self, index: jax.Array) -> jax.Array:
+        """The attribute of the iteration, whose index is traced, as bool (n,)."""
+        return jnp.arange(len(self.attributes)) == index
+
+    def _pair(self, variables: Variables, batch: Batch, ctx: Ctx) -> "_Pair":
+        """A and B, and what becomes of their codes and labels with the iteration's attribute exchanged."""
         a, b = batch["positive"], batch["negative"]
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
-        chosen = jnp.arange(len(self.attributes)) == index
+        others = jax.random.bernoulli(ctx.key, self.config.others, a["labels"].shape)
+        exchanged = self._chosen(ctx.index) | others
+        channels = self.channels(exchanged)
         own, other = separate(features[-1])
-        exchanged = exchange(own, other, self.channels(chosen))
-        exchanged_labels = exchange(a["labels"], b["labels"], chosen)
-        return _Pair(images, labels, features, interleave(*exchanged), interleave(*exchanged_labels))
+        codes = exchange(own, other, channels)
+        return _Pair(
+            images,
+            labels,
+            features,
+            channels,
+            interleave(*codes),
+            interleave(*exchange(a["labels"], b["labels"], exchanged)),
+        )
 
     def _discriminate(self, variables: Variables, name: str, images: jax.Array, labels: jax.Array) -> jax.Array:
         return self.networks[name].apply(variables_of(variables, name), images, labels)
@@ -366,6 +411,7 @@ class _Pair:
     images: jax.Array
     labels: jax.Array
     features: list[jax.Array]
+    channels: jax.Array  # that are exchanged, bool (B, C)
     exchanged: jax.Array  # z_C and z_D
     exchanged_labels: jax.Array  # y_C and y_D
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from faceattr_jax import config as configs
 from faceattr_jax.data import sampling
@@ -231,6 +232,71 @@ def test_losses_are_the_papers_sums():
         for x, f in ((a, f_a), (b, f_b))
     )
     np.testing.assert_allclose(out.losses["generator"], l1 + sum(g_losses), rtol=1e-4)
+
+
+def test_terms_that_the_paper_does_not_have():
+    """By hand, a face at a time, with their gradients; what is decoded with its own part again is a constant."""
+    weights = {"own_part": 0.7, "change": 0.3, "neutral": 0.2}
+    method = tiny(**{f"loss.{name}": str(weight) for name, weight in weights.items()})
+    variables, data, part = variables_of(method), float_batch(), method.parts[1]
+    faces = [data[side]["images"] for side in ("positive", "negative")]
+
+    def given(variables, x, code):
+        """x decoded with the part of another code."""
+        features = method.encode(variables, x)
+        return method.decode(variables, x, features, jnp.where(part, code, features[-1]))
+
+    def codes(variables):
+        return [method.encode(variables, x)[-1] for x in faces]
+
+    def swapped(variables):
+        return [given(variables, x, other) for x, other in zip(faces, codes(variables)[::-1], strict=True)]
+
+    constants = swapped(variables)
+
+    def expected(variables):
+        own_part = moved = jnp.float32(0)
+        for x, code, fake, constant in zip(faces, codes(variables), swapped(variables), constants, strict=True):
+            own_part += jnp.mean((given(variables, constant, code) - x) ** 2)
+            moved += jnp.mean(jnp.abs(fake - x))
+        lacking, neighbours = faces[1], codes(variables)[1]
+        neighbours = jnp.stack([neighbours[i - 1] for i in range(len(neighbours))])
+        neutral = 2.0 * jnp.mean((given(variables, lacking, neighbours) - lacking) ** 2)
+        found = {"own_part": own_part, "change": moved, "neutral": neutral}
+        return sum(weights[name] * value for name, value in found.items()), found
+
+    def terms(variables):
+        metrics = method.generator_objective(variables, data, {}, ctx()).metrics
+        return sum(weight * metrics[name] for name, weight in weights.items()), metrics
+
+    (_, metrics), gradients = quick(jax.value_and_grad(terms, has_aux=True))(variables)
+    (by_hand, parts_by_hand), gradients_by_hand = quick(jax.value_and_grad(expected, has_aux=True))(variables)
+    for name, value in parts_by_hand.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+    for network in ("encoder", "decoder"):
+        flat, by_hand_flat = (ravel_pytree(tree["params"][network])[0] for tree in (gradients, gradients_by_hand))
+        assert np.linalg.norm(flat - by_hand_flat) < 1e-4 * np.linalg.norm(by_hand_flat)
+    with_terms, without = (
+        quick(m.generator_objective)(variables, data, {}, ctx()).losses["generator"] for m in (method, tiny())
+    )
+    np.testing.assert_allclose(with_terms, without + by_hand, rtol=1e-5)
+
+
+def test_other_attributes_are_exchanged_at_their_rate():
+    """At 1 all of them, whichever the iteration's is."""
+    method, data = tiny(others="1.0"), float_batch()
+    variables, (a, b) = variables_of(method), (data["positive"], data["negative"])
+    expected = 0.0
+    for x, y in ((a, b), (b, a)):
+        fakes = quick(method.swap)(variables, x["images"], y["images"], jnp.ones(N))
+        logits = quick(method.networks["discriminator1"].apply)(
+            {"params": variables["params"]["discriminator1"]}, fakes, y["labels"]
+        )
+        expected += np.mean(np.log1p(np.exp(-np.asarray(logits))))
+    objective = quick(method.generator_objective)
+    for index in range(N):
+        found = objective(variables, data, {}, ctx(index)).metrics["discriminator1"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
