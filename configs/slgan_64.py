@@ -62,8 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {
             # Dec maximises log D(Dec(z, y)); "saturating": minimises log(1 - D), eq. 1 as it stands.
             "adversarial": "nonsaturating",
-            "recognition_latents": 1.0,  # lambda 1, which the paper has once for both
-            "recognition_labels": 1.0,
+            "recognition": 1.0,  # lambda 1
             "feature_reconstruction": 1.0,  # lambda 2, of a mean over elements
             # Eq. 3 leaves pixels to the encoder; the decoder sees D_l alone. Of a sum over an image's pixels.
             "decoder_pixels": 0.0,
@@ -79,8 +78,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.latents = 32
         config.loss.decoder_pixels = 0.1
         # Beside pixels of that weight, which say nothing about other labels. Measured on drawn faces alone.
-        config.loss.recognition_latents = 20.0
-        config.loss.recognition_labels = 20.0
+        config.loss.recognition = 20.0
         config.batch_size = 32
         config.ema = 0.999
         config.optimizer.learning_rate = 5e-4

@@ -264,8 +264,7 @@ class SLGAN(FromConfig):
         recognised_latents = losses.gaussian(fake.latents, jax.lax.stop_gradient(latents))
         recognised_labels = losses.sigmoid_cross_entropy(fake.labels, labels)
         adversarial = losses.GAN_GENERATORS[weights.adversarial](fake.real)
-        decoder = adversarial + weights.recognition_latents * recognised_latents
-        decoder += weights.recognition_labels * recognised_labels
+        decoder = adversarial + weights.recognition * (recognised_latents + recognised_labels)
         discriminator = losses.gan_discriminator(real.real, fake.real)
         metrics = {
             "adversarial": adversarial,

@@ -25,8 +25,7 @@ SIZE = 16
 TINY = {
     "image_size": str(SIZE), "batch_size": "4", "model.width": "4", "model.latents": "3", "model.fc": "2.0",
     "model.discriminator_fc": "2.0", "attributes": "Male,Smiling",
-    "loss.recognition_latents": "2.0", "loss.recognition_labels": "4.0", "loss.feature_reconstruction": "3.0",
-    "loss.decoder_pixels": "0.5",
+    "loss.recognition": "2.0", "loss.feature_reconstruction": "3.0", "loss.decoder_pixels": "0.5",
 }  # fmt: skip
 CTX = Ctx(jnp.int32(0), jnp.int32(0), jnp.int32(0), jax.random.key(5))
 PHASES = ("reconstruction", "modification", "generation")
@@ -150,7 +149,7 @@ def test_losses_of_each_stage(phase):
     features = np.mean((np.asarray(fake.features) - np.asarray(real.features)) ** 2) / 2
     pixels = np.sum((np.asarray(face) - np.asarray(data["images"])) ** 2) / 4 / 2
     # Eq. 3, with lambda 1 of 2 and lambda 2 of 3, and eq. 4.
-    decoder = -np.mean(np.log(sigmoid(fake.real))) + 2 * recognised + 4 * entropy(fake.labels, labels)
+    decoder = -np.mean(np.log(sigmoid(fake.real))) + 2 * (recognised + entropy(fake.labels, labels))
     decoder += 0 if phase == "generation" else 3 * features
     discriminator = -np.mean(np.log(sigmoid(real.real))) - np.mean(np.log(1 - sigmoid(fake.real))) + recognised
     expected = {"decoder": decoder, "discriminator": discriminator}
@@ -210,7 +209,7 @@ def test_who_learns_from_what(by_devices):
 
 
 def test_recognised_latents_are_a_target_and_teach_the_encoder_nothing():
-    other = tiny(**{"loss.recognition_latents": "0.0"})
+    other = tiny(**{"loss.recognition": "0.0"})
     own, found = [checks.gradients(m, batch(8), 1, compiler_options=QUICK)["reconstruction"] for m in (tiny(), other)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), own["encoder"], found["encoder"])
     assert not np.allclose(own["decoder"]["decoder"]["rgb"]["kernel"], found["decoder"]["decoder"]["rgb"]["kernel"])
