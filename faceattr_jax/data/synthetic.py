@@ -157,7 +157,6 @@ def region(
     """
     labels = sample_face(seed, index).labels
     pair = jnp.stack([labels, labels * jnp.asarray(_KEPT)[attribute]]).at[:, attribute].set(jnp.array([0.0, 1.0]))
-
     changed = jnp.arange(len(ATTRIBUTES)) == attribute
 
     def picture(case: Array) -> Array:  # a loop compiles one renderer, not eighteen

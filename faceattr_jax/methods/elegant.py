@@ -180,7 +180,8 @@ class ELEGANT(FromConfig):
     @property
     def stages(self) -> tuple[Stage, ...]:
         check_trainable(self.config)
-        # Both phases see one batch: the generator's update meets the fakes that the discriminators were shown.
+        # Both phases see one batch: the generator's update meets the fakes that the discriminators were shown, but for
+        # the other attributes, which each phase draws.
         phases = (
             Phase("discriminators", ("discriminators",), self.discriminators_objective),
             Phase("generator", ("generator",), self.generator_objective),

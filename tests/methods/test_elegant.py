@@ -371,8 +371,9 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
         np.testing.assert_allclose([a[name] for name in b], [*b.values()], rtol=1e-4)
 
 
-def test_gradients_agree_between_one_device_and_eight():
-    checks.devices_agree(tiny(), batch(count=8), share=1e-5, least=1e-2, compiler_options=QUICK)
+@pytest.mark.parametrize("own", [{}, {"others": "0.5", "loss.own_part": "5.0", "loss.neutral": "5.0"}])
+def test_gradients_agree_between_one_device_and_eight(own):
+    checks.devices_agree(tiny(**own), batch(count=8), share=1e-5, least=1e-2, compiler_options=QUICK)
 
 
 def test_a_run_killed_and_resumed_ends_with_the_bits_of_an_unbroken_one(faces, tmp_path, monkeypatch):

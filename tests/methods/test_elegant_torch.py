@@ -126,7 +126,7 @@ def test_iterations(torch: ModuleType) -> None:
         "optimizer__weight_decay": "0.1",
         "optimizer__schedule": "('exponential', 2, 0.1)",
     }
-    config, executor, state, batches = setting("elegant_128:synthetic", jnp.float32, 4, **changes)
+    config, executor, state, batches = setting("elegant_128:mini", jnp.float32, 4, **changes)
     oracle = elegant_torch.ELEGANT(config, state.variables)
     for iteration, batch in enumerate(batches):
         losses = oracle.iterate(batch, iteration % len(config.attributes))
