@@ -124,7 +124,10 @@ def read_record(step_folder: Path) -> dict[str, Any]:
 
 
 def read_variables(step_folder: Path, like: TrainState) -> TrainState:
-    """The checkpoint's variables and averaged parameters on one device; step and optimizers of `like` stay."""
+    """The checkpoint's variables and averaged parameters on one device; step and optimizers of `like` stay.
+
+    Raises `UserError` for a damaged one, and for one that lacks variables of `like`.
+    """
     wanted = {"variables": like.variables, "ema": like.ema}
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
@@ -137,6 +140,12 @@ def read_variables(step_folder: Path, like: TrainState) -> TrainState:
                 partial_restore=True,
             ),
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(restored):
+        if not isinstance(leaf, jax.Array):  # a partial restoration leaves what is not there as it was asked for
+            raise UserError(
+                f"{step_folder}: this checkpoint has no {jax.tree_util.keystr(path, simple=True, separator='/')}; "
+                "another version of faceattr_jax wrote it, which can read it, or train the model again."
+            )
     return like.replace(**restored)
 
 

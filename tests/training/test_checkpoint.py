@@ -66,6 +66,13 @@ def test_a_half_deleted_checkpoint_is_named(copied, faces, item):
     assert fj.load(copied).path.name == "2"
 
 
+def test_a_checkpoint_that_lacks_a_network_is_another_versions(run, state):
+    newer = {**state.variables["params"], "critic2": {"bias": jnp.zeros(3)}}
+    like = state.replace(variables={**state.variables, "params": newer})
+    with pytest.raises(UserError, match=r"checkpoints/4: .* has no variables/params/critic2/bias; another version"):
+        checkpoint.read_variables(checkpoint.find(run), like)
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(run, state, tmp_path, monkeypatch):
     """Whatever Orbax raises while it writes becomes one sentence, and the older steps stay."""
     config = checkpoint.read_config(checkpoint.find(run))
