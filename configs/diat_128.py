@@ -22,16 +22,16 @@ its recogniser and its judge:
         --config.face.path=runs/recognizer_synthetic
     faceattr evaluate --workdir=runs/diat_synthetic --judge=runs/judge_64 --images=500
 
-Seed 0 at commit 6fe25c9, 45 minutes of one core beside other work, by a recogniser of 1,000 of its 3,000
-iterations, and with rates that fell to a half alone: the judge sees no glasses on .926 of 203 test faces that wear
-them, region error ratio .723 (floor .043): traces of the frame and a tint remain. M covers .104 of the picture for
-.098, mask IoU .27 (best constant mask .89, as drawn glasses hardly move): what it need not cover it lays where T
-changes nothing. By the paper's own weights glasses left a glow (.985, but ratio 1.08). On faces up to 20 pixels off the
-centre (`--config.data.path=synthetic:12000:0:20`, for the recogniser, too; best constant mask .52), with
-`--config.loss.compared=F` (commit 3598b7c with such faces, 2026-11-27): .823, .966, IoU .22: T, which need not be x
-elsewhere, is too poor to be laid on more of the glasses. Up to 30 pixels off the centre (constant mask .39) a gamma of
-.01 lets M close slowly, and on the glasses first (IoU .25 after 200 iterations, 2026-11-28), but a part of its share
-stays at the picture's border, where it costs nothing.
+Seed 0 at commit 6fe25c9, 45 minutes of one core beside other work, by a recogniser of 1,000 of its 3,000 iterations,
+and with rates that fell to a half alone: the judge sees no glasses on .926 of 203 test faces that wear them, region
+error ratio .723 (by truths that in other styles were redrawn whole): traces of the frame and a tint remain. M covers
+.104 of the picture for .098, mask IoU .27 (best constant mask .89, as drawn glasses hardly move): what it need not
+cover it lays where T changes nothing. By the paper's own weights glasses left a glow (.985, but ratio 1.08). On faces
+up to 20 pixels off the centre (`--config.data.path=synthetic:12000:0:20`, for the recogniser, too; best constant mask
+.52), with `--config.loss.compared=F` (commit 3598b7c with such faces, 2026-11-27): .823, .966, IoU .22: T, which need
+not be x elsewhere, is too poor to be laid on more of the glasses. Up to 30 pixels off the centre (constant mask .39) a
+gamma of .01 lets M close slowly, and on the glasses first (IoU .25 after 200 iterations, 2026-11-28), but a part of its
+share stays at the picture's border, where it costs nothing.
 """
 
 from ml_collections import ConfigDict

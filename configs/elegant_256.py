@@ -71,7 +71,7 @@ def common(variant: str) -> ConfigDict:
         }
     )
     # The probability that a pair exchanges another attribute beside the iteration's; the paper has one at a time.
-    config.others = 0.0
+    config.exchange_others = 0.0
     config.optimizer.weight_decay = 0.0  # L2, through Adam's direction; the paper is silent
     config.train.iterations = STEPS * len(config.attributes)
     config.train.checkpoint_every = 2_000 * len(config.attributes)  # the code's

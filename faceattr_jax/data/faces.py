@@ -136,11 +136,12 @@ STYLES_OF: dict[str, tuple[str, ...]] = {
 
 FREE_STYLES: dict[str, tuple[str, ...]] = {
     **STYLES_OF,
-    **dict.fromkeys(("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"), ("shade",)),
+    **dict.fromkeys(("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"), ("shade",)),
+    "Bald": ("long_hair", "long_spread", "short_hair", "volume", "shade"),  # of a head that is bald
     "Male": ("long_hair", "long_spread", "short_hair", "stubble"),
     "Young": ("wrinkles",),
 }
-"""Fields of `Style` that an edit of the attribute leaves free: its own, and those that the face does not show yet."""
+"""Fields of `Style` that an edit of the attribute leaves free: its own, which get a new value, and hidden ones."""
 
 
 class Face(NamedTuple):

@@ -135,7 +135,10 @@ def _edited(
 ) -> Face:
     """Face `index` where the attributes `changed`, bool (A,), leave its style free: from stream `style`, -1 its own."""
     face, redrawn = (sample_face(seed, index, stream, shift) for stream in (-1, style))
-    free = jnp.any(changed[:, None] & _FREE, axis=0)
+    hidden = (jnp.arange(len(ATTRIBUTES)) != ATTRIBUTES.index("Bald")) | (
+        face.labels > 0.5
+    )  # hair that is in view is not
+    free = jnp.any((changed & hidden)[:, None] & _FREE, axis=0)
     styles = jnp.where(free, jnp.stack(redrawn.style), jnp.stack(face.style))
     tone = jnp.where(changed[ATTRIBUTES.index("Pale_Skin")], redrawn.tone, face.tone)
     return face._replace(style=Style(*styles), tone=tone)
@@ -280,10 +283,10 @@ class SyntheticSource:
         """The same faces with other attributes: uint8 (B, size, size, 3).
 
         `labels` (B, A) are 0 or 1 in the order of ATTRIBUTES. `style` None keeps each face's own styles, so that its
-        own labels give its own picture, bit for bit; k in range(STYLES) draws what the other attributes leave free
-        (`faces.FREE_STYLES`: frames, length of the bangs, shade of the hair, ...) anew from stream k, and all else is
-        the face's own. `wearing` names attributes (of `faces.STYLES_OF`) that are worn in other faces' own styles, each
-        with those faces (B,), which need not have the attribute; `style` is None then.
+        own labels give its own picture, bit for bit; k in range(STYLES) draws what those that differ from its own leave
+        free (`faces.FREE_STYLES`: frames, length of the bangs, shade of the hair, ...) anew from stream k, and nothing
+        else. `wearing` names attributes (of `faces.STYLES_OF`) that are worn in other faces' own styles, each with
+        those faces (B,), which need not have the attribute; `style` is None then.
         """
         indices, labels = self._checked(indices), np.asarray(labels)
         shape = (len(indices), len(ATTRIBUTES))

@@ -335,7 +335,7 @@ class ELEGANT(FromConfig):
     def generator_objective(self, variables: Variables, batch: Batch, carry: Carry, ctx: Ctx) -> Out:
         """min over Enc, Dec of L_rec + L_adv (eqs. 10-12).
 
-        Neither makes D wear A's style. Three terms that the paper does not have do: by `loss.own_part` C, given the
+        Neither makes D wear A's style. Three terms that the paper does not have are to: by `loss.own_part` C, given the
         part of A's own code, must decode to A, and D to B; by `loss.change` C stays near A and D near B, so that the
         part need not hold the whole face; by `loss.neutral` one face's part without the attribute is like another's.
         """
@@ -357,7 +357,7 @@ class ELEGANT(FromConfig):
             metrics["change"] = 2.0 * losses.l1(fakes, pair.images)
             loss = loss + weights.change * metrics["change"]
         if weights.neutral:
-            metrics["neutral"] = 2.0 * distance(*self._with_neutral_part(variables, pair, self._chosen(ctx.index)))
+            metrics["neutral"] = distance(*self._with_neutral_part(variables, pair, self._chosen(ctx.index)))
             loss = loss + weights.neutral * metrics["neutral"]
         return Out(losses={"generator": loss}, metrics=metrics)
 
@@ -383,11 +383,11 @@ class ELEGANT(FromConfig):
         return jnp.arange(len(self.attributes)) == index
 
     def _pair(self, variables: Variables, batch: Batch, ctx: Ctx) -> "_Pair":
-        """A and B, and what becomes of their codes and labels with the iteration's attribute exchanged."""
+        """A and B, and what becomes of their codes and labels with the iteration's attribute, and others, exchanged."""
         a, b = batch["positive"], batch["negative"]
         images, labels = interleave(a["images"], b["images"]), interleave(a["labels"], b["labels"])
         features = self.encode(variables, images)
-        others = jax.random.bernoulli(ctx.key, self.config.others, a["labels"].shape)
+        others = jax.random.bernoulli(ctx.key, self.config.exchange_others, a["labels"].shape)
         exchanged = self._chosen(ctx.index) | others
         channels = self.channels(exchanged)
         own, other = separate(features[-1])

@@ -144,7 +144,7 @@ def read_variables(step_folder: Path, like: TrainState) -> TrainState:
         if not isinstance(leaf, jax.Array):  # a partial restoration leaves what is not there as it was asked for
             raise UserError(
                 f"{step_folder}: this checkpoint has no {jax.tree_util.keystr(path, simple=True, separator='/')}; "
-                "another version of faceattr_jax wrote it, which can read it, or train the model again."
+                "another version of faceattr_jax wrote it. Read it with that one, or train the model again."
             )
     return like.replace(**restored)
 

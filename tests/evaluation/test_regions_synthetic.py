@@ -43,8 +43,9 @@ def test_the_truth_has_no_error_and_stays_in_its_region() -> None:
         for direction in ("adding", "removing"):
             own, other, copy = (found[name][attribute][direction] for name in editors)
             assert own["ratio"] == other["ratio"] == 0
-            assert own["drift"] < 0.05  # of a level: where the soft mask is not quite 1
+            assert max(own["drift"], other["drift"]) < 0.05  # of a level: where the soft mask is not quite 1
             assert copy["ratio"] == pytest.approx(1)
             assert copy["drift"] == 0
             assert 0 <= own["floor"] < 1
             assert 0 < own["faces"] <= 3
+    assert found["own"]["Eyeglasses"]["removing"]["floor"] == 0  # no style is free

@@ -261,7 +261,7 @@ def test_terms_that_the_paper_does_not_have():
             moved += jnp.mean(jnp.abs(fake - x))
         lacking, neighbours = faces[1], codes(variables)[1]
         neighbours = jnp.stack([neighbours[i - 1] for i in range(len(neighbours))])
-        neutral = 2.0 * jnp.mean((given(variables, lacking, neighbours) - lacking) ** 2)
+        neutral = jnp.mean((given(variables, lacking, neighbours) - lacking) ** 2)
         found = {"own_part": own_part, "change": moved, "neutral": neutral}
         return sum(weights[name] * value for name, value in found.items()), found
 
@@ -284,7 +284,7 @@ def test_terms_that_the_paper_does_not_have():
 
 def test_other_attributes_are_exchanged_at_their_rate():
     """At 1 all of them, whichever the iteration's is."""
-    method, data = tiny(others="1.0"), float_batch()
+    method, data = tiny(exchange_others="1.0"), float_batch()
     variables, (a, b) = variables_of(method), (data["positive"], data["negative"])
     expected = 0.0
     for x, y in ((a, b), (b, a)):
@@ -371,7 +371,7 @@ def test_host_dispatch_and_scan_give_the_same_numbers():
         np.testing.assert_allclose([a[name] for name in b], [*b.values()], rtol=1e-4)
 
 
-@pytest.mark.parametrize("own", [{}, {"others": "0.5", "loss.own_part": "5.0", "loss.neutral": "5.0"}])
+@pytest.mark.parametrize("own", [{}, {"exchange_others": "0.5", "loss.own_part": "5.0", "loss.neutral": "5.0"}])
 def test_gradients_agree_between_one_device_and_eight(own):
     checks.devices_agree(tiny(**own), batch(count=8), share=1e-5, least=1e-2, compiler_options=QUICK)
 
