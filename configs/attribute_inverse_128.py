@@ -18,11 +18,11 @@ drawn faces at 64 px: 8,000 iterations, 53 minutes of one core beside two other 
 
 Seed 0 on 500 test faces, 2026-11-27: glasses come and go on .994 (the worse direction .990), cyclic PSNR 30.0, region
 error ratio .621 (floor .129; .765 of glasses that come, .477 of those that go; by the truths of 2026-11-28): the frame
-is G's own and not the truth's, and edges of hair are noisy. Noise of .02 had 1.000 and .633. Without noise on what G's
-second pass sees, 4,000 iterations had .677 with a change of 30 and .667 with 120; without `loss.change`, too, (another
-network, other rates) hair and backgrounds changed their hue, which the second pass undid, and that ratio was .924. A
-penalty of 40 on the root of the change came to .611 in 8,000 iterations with that noise (1.000 seen; 2026-11-28): not
-worth its code.
+is G's own and not the truth's, and edges of hair are noisy. Noise of .02 had 1.000 and .633. By the former truths,
+whose ratio of this was .618: without noise on what G's second pass sees, 4,000 iterations had .677 with a change of 30
+and .667 with 120; without `loss.change`, too, (another network, other rates) hair and backgrounds changed their hue,
+which the second pass undid, and that ratio was .924. A penalty of 40 on the root of the change came to .611 in 8,000
+iterations with that noise (1.000 seen): not worth its code.
 """
 
 from ml_collections import ConfigDict

@@ -17,8 +17,8 @@ Seed 0 on 500 test faces, 2026-11-27, 88 minutes of one core beside two other pr
 worst, to black hair, .625), untouched change .006, reconstruction 20.3 dB; faces drawn from the prior have .949 of
 their attributes, a Frechet distance (the judge's features) of 13.7 (untrained 112, the data's halves 2) and a variance
 ratio of .88. Faces are rough: the region error ratio is .905, above 1 for sex (by the truths of 2026-11-28). With a
-recognition of 1 Dec heard y too little, for z knows the hair, too: .446 of the edits were seen, ratio 1.05, .844 of
-what was drawn, Frechet distance 21. Ten times the pixels' weight, 100 for y alone and half the batch did not
+recognition of 1 Dec heard y too little, for z knows the hair, too: .446 of the edits were seen, .844 of what was drawn,
+Frechet distance 21. Ten times the pixels' weight, 100 for the recognition of y alone and half the batch did not
 reconstruct better in 1,000 iterations.
 """
 

@@ -135,10 +135,9 @@ def _edited(
 ) -> Face:
     """Face `index` where the attributes `changed`, bool (A,), leave its style free: from stream `style`, -1 its own."""
     face, redrawn = (sample_face(seed, index, stream, shift) for stream in (-1, style))
-    hidden = (jnp.arange(len(ATTRIBUTES)) != ATTRIBUTES.index("Bald")) | (
-        face.labels > 0.5
-    )  # hair that is in view is not
-    free = jnp.any((changed & hidden)[:, None] & _FREE, axis=0)
+    bald = ATTRIBUTES.index("Bald")
+    freeing = changed.at[bald].set(changed[bald] & (face.labels[bald] > 0.5))  # other people's hair is in view
+    free = jnp.any(freeing[:, None] & _FREE, axis=0)
     styles = jnp.where(free, jnp.stack(redrawn.style), jnp.stack(face.style))
     tone = jnp.where(changed[ATTRIBUTES.index("Pale_Skin")], redrawn.tone, face.tone)
     return face._replace(style=Style(*styles), tone=tone)
